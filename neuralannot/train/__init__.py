@@ -1,0 +1,1 @@
+"""Training of annotators. Nothing outside this package imports it."""
