@@ -1,0 +1,145 @@
+"""The files beside a release's: where they are, and what to say when one is needed and not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from neuralannot.catalog import Release
+from neuralannot.columns import RowView, TableStack
+from neuralannot.key_index import KeyIndex
+from neuralannot.parameters import SIDES
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What belongs to the fits that were loaded.
+
+    `groups`: the subject or split in each file's name; `folders`: where companions are looked for;
+    `annotations`, `cameras`, `joints`: the names expected, most preferred first.
+    """
+
+    folders: tuple[Path, ...] = ()
+    groups: tuple[dict[str, str], ...] = ()
+    annotations: tuple[str, ...] = ()
+    cameras: str | None = None
+    joints: str | None = None
+    cache: bool = True  # whether columns of companions read later are kept on disk
+
+    def named(self, template: str) -> list[str]:
+        """The file names of a template, one for each subject or split."""
+        return [_fill(template, groups) for groups in self.groups or ({},)]
+
+    def find(self, template: str) -> list[Path] | None:
+        """The files of a template, one for each subject or split; None where none is there.
+
+        Raises FileNotFoundError that names the first missing one where only some are there.
+        """
+        found = [(name, find_beside(self.folders, name)) for name in self.named(template)]
+        there = [path for _, path in found if path is not None]
+        if not there:
+            return None
+        absent = [name for name, path in found if path is None]
+        if absent:
+            raise FileNotFoundError(
+                f"{absent[0]}: not in {_list(self.folders)}, where {there[0].name} is; "
+                "every file's companions are needed, or annotations=False"
+            )
+        return there
+
+    def annotation_name(self) -> str:
+        """What the annotation file is called."""
+        return self.named(self.annotations[0])[0] if self.annotations else "the COCO-format file"
+
+    def camera_problem(self, release: Release, *, joined: bool) -> str:
+        """Why there are no cameras, and what to do."""
+        name = self.named(self.cameras)[0] if self.cameras else self.annotation_name()
+        if not joined:
+            need = f"{self.annotation_name()} (which camera took which frame)"
+            need += f" and {name}" if self.cameras else ""
+            return (
+                f"{release.name}: its fits are in the world and their cameras are not loaded; put {need} beside "
+                "the file, or pass annotations= and cameras="
+            )
+        return f"{release.name}: no camera file; put {name} beside the file, or pass cameras="
+
+    def missing(self, view: RowView, release: Release) -> list:
+        """See `PseudoGT.missing`."""
+        fits, annotations = _stacks(view)
+        hands = release.model == "mano"
+        if annotations is None:
+            return _null_sides(fits, release) if hands else []
+        ids = annotations.gather("ann/id")
+        wanted = ids.reshape(-1, 1) if release.key_names == ("id",) else annotations.gather("ann/key")
+        if not hands:
+            return ids[KeyIndex(_fit_keys(fits, release)).first(wanted) < 0].tolist()
+        lacks = ~_sides_there(fits, release, wanted)
+        return [(int(ids[row]), SIDES[side]) for row, side in np.argwhere(lacks)]
+
+    def absence(self, view: RowView, release: Release, key: int | tuple) -> str:
+        """Whether an id or key is unknown, or known and without a fit."""
+        fits, annotations = _stacks(view)
+        numbers = [k for k in (key if isinstance(key, tuple) else (key,)) if not isinstance(k, str)]
+        name = f"id {key}" if not isinstance(key, tuple) else f"{key}"
+        by_id = len(numbers) == 1
+        known = False
+        if annotations is not None and by_id:
+            known = bool((annotations.gather("ann/id") == numbers[0]).any())
+        if not known and "all/entry" in fits:
+            known = bool((fits.gather("all/entry") == numbers).all(axis=1).any())
+        if not known and (not by_id or "id" in fits):
+            known = bool((_fit_keys(fits, release) == numbers).all(axis=1).any())
+        if not known:
+            return f"{name}: unknown to {release.name}"
+        if isinstance(key, tuple) and isinstance(key[-1], str):
+            return f"{name}: known to {release.name}, but that hand has no fit"
+        return f"{name}: known to {release.name}, but there is no fit of it here"
+
+
+def _fill(template: str, groups: dict[str, str]) -> str:
+    for name, value in groups.items():
+        template = template.replace(f"{{{name}}}", value)
+    return template
+
+
+def find_beside(folders: tuple[Path, ...], name: str) -> Path | None:
+    """The file `name` in one of the folders, their `annotations` or `data`, or those of their parents."""
+    for folder in folders:
+        for place in (folder, folder.parent):
+            for below in ("", "annotations", "data"):
+                path = place / below / name
+                if path.is_file():
+                    return path
+    return None
+
+
+def _list(folders: tuple[Path, ...]) -> str:
+    return ", ".join(map(str, folders)) or "the file's folder"
+
+
+def _stacks(view: RowView) -> tuple[TableStack, TableStack | None]:
+    """The whole stacks of fits and of annotations under a view, whatever rows it shows."""
+    fits = next(p.stack for p in view.parts if "param/betas" in p.stack)
+    return fits, next((p.stack for p in view.parts if "ann/id" in p.stack), None)
+
+
+def _fit_keys(fits: TableStack, release: Release) -> np.ndarray:
+    return fits.gather("id").reshape(-1, 1) if release.key_names == ("id",) else fits.gather("key")
+
+
+def _sides_there(fits: TableStack, release: Release, wanted: np.ndarray) -> np.ndarray:
+    """(M, K) ids or frame keys -> (M, 2) bool: whether the right and the left hand have a fit."""
+    keys, sides = _fit_keys(fits, release), fits.gather("side")
+    return np.stack(
+        [KeyIndex(keys[sides == code]).first(wanted) >= 0 for code in range(len(SIDES))], axis=1
+    )
+
+
+def _null_sides(fits: TableStack, release: Release) -> list:
+    if "all/entry" not in fits:
+        return []
+    entries = fits.gather("all/entry")
+    lacks = ~_sides_there(fits, release, entries)
+    return [(*entries[row].tolist(), SIDES[side]) for row, side in np.argwhere(lacks)]

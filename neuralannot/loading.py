@@ -1,0 +1,334 @@
+"""`load_pseudo_gt`: from file names to a `PseudoGT`, joined with its annotations and cameras where they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuralannot.annotations import load_annotations
+from neuralannot.cameras import Camera, read_cameras, stack_cameras
+from neuralannot.catalog import RELEASES, Release, identify, release_named
+from neuralannot.columns import Part, RowView, TableStack
+from neuralannot.companions import Companions
+from neuralannot.key_index import KeyIndex
+from neuralannot.parameters import SIDES
+from neuralannot.pseudo_gt import PseudoGT
+from neuralannot.readers import read_fits
+from neuralannot.store import SUFFIX, Table, cached_table, derived_table, open_table
+
+PathLike = str | os.PathLike
+
+
+def load_pseudo_gt(
+    path: PathLike | Sequence[PathLike],
+    *,
+    release: str | None = None,
+    annotations: Any = None,
+    cameras: PathLike | Sequence[PathLike] | None = None,
+    cache: bool = True,
+) -> PseudoGT:
+    """Read a released NeuralAnnot file.
+
+    `path`: a released JSON; several, for the subjects of Human3.6M; a folder in the released layout; or a
+    `.safetensors` that `PseudoGT.save` wrote. The release is recognised by file name; `release` names it
+    otherwise, and chooses in a folder that holds several (`neuralannot releases` lists the names).
+    `annotations`: the COCO-format JSON to join with (a path, several, or a `pycocotools.coco.COCO`); `cameras`:
+    the camera file(s) of Human3.6M, MPI-INF-3DHP, InterHand2.6M. When not given both are looked for beside the
+    file under their released names. `annotations=False` keeps rows = fits. `cache=False` writes no columns.
+
+    Rows are the fits in the file's order. For MoCap releases joined with annotations a row is an annotation
+    that has a fit, in the annotation file's order, with its own camera. A companion that is missing is an
+    error only when something needs it.
+
+    Raises FileNotFoundError for a path that is not there; ValueError that names the file, the place, what was
+    expected and what to do for anything that is not a whole file of the release.
+    """
+    paths = [Path(path)] if isinstance(path, (str, os.PathLike)) else [Path(p) for p in path]
+    if len(paths) == 1 and paths[0].suffix == ".safetensors":
+        return _load_columns(paths[0])
+    entry, files = _resolve(paths, release)
+    companions = Companions(
+        folders=tuple(dict.fromkeys(file.resolve().parent for file, _ in files)),
+        groups=tuple(groups for _, groups in files),
+        annotations=entry.annotations,
+        cameras=entry.cameras,
+        joints=entry.joints,
+        cache=cache,
+    )
+    tables = tuple(_load_fits(file, entry, groups, cache) for file, groups in files)
+    fits = TableStack(tables, "param/betas")
+    noted = _load_annotations(annotations, entry, companions, cache)
+    if noted is None:
+        space = "camera" if entry.space == "image" else entry.space
+        return PseudoGT(
+            RowView(len(fits), (Part(fits),)), entry.name, space=space, companions=companions
+        )
+    view = _join(fits, noted, entry, companions, cameras)
+    space = entry.space
+    if space == "image":
+        space = "world" if noted.gather("ann/world").any() else "camera"
+    return PseudoGT(view, entry.name, space=space, companions=companions)
+
+
+def _resolve(paths: list[Path], name: str | None) -> tuple[Release, list[tuple[Path, dict[str, str]]]]:
+    """The release and its files with the subject or split of each."""
+    if not paths:
+        raise ValueError("no path given; expected a released file, several, or a folder")
+    entry = release_named(name) if name is not None else None
+    if len(paths) == 1 and paths[0].is_dir():
+        paths = _files_in(paths[0], entry)
+    files = []
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; `neuralannot releases` lists what exists and where")
+        found = identify(path)
+        if entry is None:
+            if found is None:
+                raise ValueError(
+                    f"{path}: not a released file name; pass release=, one of {', '.join(_candidates(path))}"
+                )
+            entry = found[0]
+        groups = found[1] if found is not None and found[0] == entry else {}
+        if found is not None and found[0] != entry:
+            raise ValueError(f"{path}: named as {found[0].name}, asked for as {entry.name}")
+        if entry.data_set == "Human3.6M" and "subject" not in groups:
+            raise ValueError(
+                f"{path}: the subject is in no other place than the file's name; expected {entry.files}"
+            )
+        files.append((path, groups))
+    assert entry is not None
+    if len(files) > 1 and entry.data_set != "Human3.6M":
+        raise ValueError(
+            f"{entry.name}: got {len(files)} files; only Human3.6M's subjects are loaded together, "
+            "the ids of splits are not unique"
+        )
+    return entry, files
+
+
+def _files_in(folder: Path, entry: Release | None) -> list[Path]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
+        known = identify(path)
+        if known is not None and entry in (None, known[0]):
+            found.setdefault(known[0].name, []).append(path)
+    if not found:
+        wanted = entry.files if entry else "NeuralAnnot files"
+        raise FileNotFoundError(f"{folder}: no {wanted} in it; `neuralannot releases` lists the names")
+    if len(found) > 1:
+        raise ValueError(f"{folder}: holds {', '.join(found)}; say which with release=")
+    return sorted(next(iter(found.values())), key=lambda p: (len(p.name), p.name))
+
+
+def _candidates(path: Path) -> list[str]:
+    """The releases that a file of another name may be, by the parameter names near its beginning."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    said = [r.name for r in RELEASES.values() if r.leaf_key and f'"{r.leaf_key}"'.encode() in head]
+    return said or list(RELEASES)
+
+
+def _load_fits(file: Path, entry: Release, groups: dict[str, str], cache: bool) -> Table:
+    meta = {"release": entry.name}
+    return cached_table(file, lambda: (read_fits(file, entry, groups), meta), key=entry.name, cache=cache)
+
+
+def _load_annotations(
+    given: Any, entry: Release, companions: Companions, cache: bool
+) -> TableStack | None:
+    if given is False:
+        return None
+    if given is None or given is True:
+        sources: list[Any] = []
+        for template in entry.annotations:
+            sources = list(companions.find(template) or ())
+            if sources:
+                break
+        if not sources and given is True:
+            raise FileNotFoundError(
+                f"{companions.annotation_name()}: not beside the file; pass annotations= its path"
+            )
+    else:
+        sources = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not sources:
+        return None
+    groups = companions.groups[0] if companions.groups else {}
+    tables = tuple(load_annotations(source, entry, groups, cache=cache) for source in sources)
+    stack = TableStack(tables, "ann/id")
+    _check_unique(stack, sources)
+    return stack
+
+
+def _check_unique(stack: TableStack, sources: list[Any]) -> None:
+    if len(stack.tables) < 2:
+        return
+    unique, counts = np.unique(stack.gather("ann/id"), return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"annotation {unique[counts > 1][0]}: in more than one of {', '.join(map(str, sources))}; "
+            "ids must be unique over all files"
+        )
+
+
+# --- the join
+
+
+def _join(
+    fits: TableStack, noted: TableStack, entry: Release, companions: Companions, cameras: Any
+) -> RowView:
+    rows = _join_rows(fits, noted, entry)
+    reference = rows if rows.path is not None else None
+
+    def part(stack: TableStack, name: str) -> Part:
+        return Part(stack, rows[name], (reference, name) if reference else None)
+
+    if entry.layout in ("flat", "hands"):
+        return RowView(len(fits), (Part(fits), part(noted, "ann_row")))
+    parts = [part(fits, "fit_row"), part(noted, "ann_row")]
+    found = _camera_table(entry, companions, cameras)
+    if found is not None:
+        # Which camera a row has is cheap to look up and small; which file it came from is an argument.
+        parts.append(Part(found, _camera_rows(found, noted, rows["ann_row"], entry)))
+        view = RowView(len(rows["fit_row"]), tuple(parts))
+        _check_camera_size(view, entry)
+        return view
+    return RowView(len(rows["fit_row"]), tuple(parts))
+
+
+def _join_rows(fits: TableStack, noted: TableStack, entry: Release) -> Table:
+    """`ann_row` (and `fit_row`) of every row, kept beside the fits' columns where both are mapped."""
+
+    def make() -> dict[str, np.ndarray]:
+        if entry.layout in ("flat", "hands"):
+            ids = fits.gather("id").reshape(-1, 1)
+            rows = KeyIndex(noted.gather("ann/id").reshape(-1, 1)).first(ids)
+            if len(ids) and (rows < 0).all():
+                raise ValueError(
+                    f"{entry.name}: none of the {len(ids)} ids of the fits is in the annotations; "
+                    f"expected those of {entry.annotations[0]}"
+                )
+            return {"ann_row": rows}
+        keys, wanted = fits.gather("key"), noted.gather("ann/key")
+        if entry.layout == "frames":
+            found = KeyIndex(keys).first(wanted)[:, None]
+        else:
+            sides = fits.gather("side")
+            found = np.stack([_first_of_side(keys, sides, code, wanted) for code in range(len(SIDES))], 1)
+        ann_row, side = np.nonzero(found >= 0)
+        return {"ann_row": ann_row, "fit_row": found[ann_row, side]}
+
+    tables = (*fits.tables, *noted.tables)
+    if any(t.path is None for t in tables):
+        return Table(make())
+    first = fits.tables[0].path
+    assert first is not None
+    names = "|".join(str(t.path) for t in tables)
+    tag = hashlib.blake2b(names.encode(), digest_size=6).hexdigest()
+    place = first.with_name(f"{first.name.removesuffix(SUFFIX)}.join-{tag}{SUFFIX}")
+    return derived_table(place, "|".join(t.meta["build"] for t in tables), make)
+
+
+def _first_of_side(keys: np.ndarray, sides: np.ndarray, code: int, wanted: np.ndarray) -> np.ndarray:
+    of_side = np.flatnonzero(sides == code)
+    if not len(of_side):
+        return np.full(len(wanted), -1, np.int64)
+    rows = KeyIndex(keys[of_side]).first(wanted)
+    return np.where(rows >= 0, of_side[rows], -1)
+
+
+def _camera_table(entry: Release, companions: Companions, given: Any) -> TableStack | None:
+    """Every camera of the release's camera files as columns `cam/…`; None where there is no file."""
+    if given is None:
+        files = companions.find(entry.cameras) if entry.cameras else None
+    else:
+        files = [Path(given)] if isinstance(given, (str, os.PathLike)) else [Path(p) for p in given]
+    if files is None:
+        return None
+    found: dict[tuple[int, ...], Camera] = {}
+    for file, groups in zip(files, _camera_groups(files, entry, companions), strict=True):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such camera file")
+        found |= read_cameras(file, entry.data_set, groups)
+    stacked = stack_cameras(list(found.values()))
+    columns = {f"cam/{name}": getattr(stacked, name) for name in ("focal", "princpt", "R", "t")}
+    columns["cam/key"] = np.array(list(found), np.int64).reshape(len(found), -1)
+    return TableStack((Table(columns, {"file": ", ".join(f.name for f in files)}),), "cam/key")
+
+
+def _camera_groups(files: list[Path], entry: Release, companions: Companions) -> list[int | None]:
+    """The subject of each Human3.6M camera file: by its name, else by its place in the list."""
+    if entry.data_set != "Human3.6M":
+        return [None] * len(files)
+    subjects: list[int | None] = []
+    for place, file in enumerate(files):
+        named = [g for g, n in zip(companions.groups, companions.named(entry.cameras or ""), strict=True)
+                 if n == file.name]
+        if not named and len(files) != len(companions.groups):
+            raise ValueError(f"{file}: which subject's? expected {entry.cameras}")
+        subjects.append(int((named[0] if named else companions.groups[place])["subject"]))
+    return subjects
+
+
+def _camera_rows(
+    cameras: TableStack, noted: TableStack, ann_row: np.ndarray, entry: Release
+) -> np.ndarray:
+    keys = noted.gather("ann/camera_key")[ann_row]
+    rows = KeyIndex(cameras.gather("cam/key")).first(keys)
+    absent = np.flatnonzero(rows < 0)
+    if len(absent):
+        id_ = noted.gather("ann/id")[ann_row[absent[0]]]
+        names = ("subject", "cam") if entry.data_set == "Human3.6M" else ("capture", "cam")
+        names = ("subject", "seq", "cam") if entry.data_set == "MPI-INF-3DHP" else names
+        raise ValueError(
+            f"annotation {id_}: camera {tuple(keys[absent[0]].tolist())} ({', '.join(names)}) is not in "
+            f"{cameras.tables[0].meta['file']}"
+        )
+    return rows
+
+
+def _check_camera_size(view: RowView, entry: Release) -> None:
+    """Studio cameras look at the middle of their images: one that does not belongs to another resolution."""
+    if entry.data_set == "InterHand2.6M" or not len(view):
+        return  # its images are crops
+    size, princpt = view.column("ann/image_size"), view.column("cam/princpt")
+    known = (size > 0).all(axis=1)
+    off = known & ~((princpt > 0.3 * size) & (princpt < 0.7 * size)).all(axis=1)
+    if off.any():
+        row = int(np.flatnonzero(off)[0])
+        w, h = size[row].tolist()
+        x, y = princpt[row].tolist()
+        raise ValueError(
+            f"annotation {view.column('ann/id')[row]}: its image is {w}x{h} px, its camera's principal point "
+            f"({x:.0f}, {y:.0f}): they are of different resolutions; MPI-INF-3DHP_camera_1k.json fits the 1k "
+            "images and MPI-INF-3DHP_1k.json only"
+        )
+
+
+# --- columns that were saved
+
+
+def _load_columns(path: Path) -> PseudoGT:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    table = open_table(path)
+    try:
+        entry, space = release_named(table.meta["release"]), table.meta["space"]
+        groups: list[dict[str, str]] = json.loads(table.meta["groups"])
+    except (KeyError, ValueError):
+        raise ValueError(f"{path}: not written by PseudoGT.save; load the JSON instead") from None
+    companions = Companions(
+        (path.resolve().parent,), tuple(groups), entry.annotations, entry.cameras, entry.joints
+    )
+    stack = TableStack((table,), "param/betas")
+    return PseudoGT(RowView(len(stack), (Part(stack),)), entry.name, space=space, companions=companions)
+
+
+def saved_meta(gt: PseudoGT) -> Mapping[str, str]:
+    """What `_load_columns` needs beside the columns."""
+    groups = json.dumps(list(gt.companions.groups))
+    return {"release": gt.release, "space": gt.space, "groups": groups}

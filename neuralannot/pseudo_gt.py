@@ -1,0 +1,465 @@
+"""`PseudoGT`: the fits of one release as columns, with their ids, cameras and images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuralannot import joints_gt
+from neuralannot.cameras import Camera
+from neuralannot.catalog import RELEASES, Release
+from neuralannot.columns import ColumnGroup, RowView, bytes_to_texts
+from neuralannot.companions import Companions
+from neuralannot.key_index import KeyIndex
+from neuralannot.parameters import GENDERS, SIDES, human_model
+
+if TYPE_CHECKING:
+    from neuralannot.bodies import Bodies
+
+Id = int | tuple[int | str, ...]
+
+
+class PseudoGT:
+    """N fits of one release: parameters, validity, ids, cameras and, where joined, images and boxes.
+
+    Made by `load_pseudo_gt`. Nothing is copied from the mapped file until it is asked for: selecting rows,
+    pickling and forking cost next to nothing. Arrays of whole columns are read-only views of the file.
+    """
+
+    def __init__(self, view: RowView, release: str, *, space: str, companions: Companions) -> None:
+        self._view, self._release, self._space = view, RELEASES[release], space
+        self._companions = companions
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k in _STATE}
+
+    # --- what it is
+
+    @property
+    def release(self) -> str:
+        """The release's name, as in `neuralannot.RELEASES`."""
+        return self._release.name
+
+    @property
+    def model(self) -> str:
+        """`smpl`, `smplx`, `mano` or `flame`."""
+        return self._release.model
+
+    @property
+    def space(self) -> str:
+        """`camera` or `world`: where a plain forward of the parameters puts the bodies."""
+        return self._space
+
+    @property
+    def joined(self) -> bool:
+        """Whether rows are annotations, with images, boxes and cameras, rather than bare fits."""
+        return "ann/id" in self._view
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __repr__(self) -> str:
+        rows = "annotations" if self.joined or self._by_id else "fits"
+        return f"<PseudoGT {self.release}: {len(self)} {rows}, {self.model}, {self.space} space>"
+
+    @property
+    def _by_id(self) -> bool:
+        return self._release.key_names == ("id",)
+
+    # --- ids and keys
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(N,) int64 annotation ids; a hand's is its person's or image's.
+
+        Raises ValueError for frame-keyed releases that are not joined with annotations.
+        """
+        if self._by_id:
+            return self._view.column("id")
+        if self.joined:
+            return self._view.column("ann/id")
+        raise ValueError(
+            f"{self.release} is keyed by ({', '.join(self._release.key_names)}), not by annotation id; "
+            f"use gt.keys, or load with annotations={self._companions.annotation_name()!r}"
+        )
+
+    @property
+    def keys(self) -> list[tuple[int, ...]]:
+        """The fits' frame keys, as `(subject, action, subaction, frame)`: (capture, frame) for InterHand2.6M.
+
+        Raises ValueError for releases keyed by annotation id.
+        """
+        if self._by_id:
+            raise ValueError(f"{self.release} is keyed by annotation id; use gt.ids")
+        return [tuple(key) for key in self._view.column("key").tolist()]
+
+    def __iter__(self) -> Iterator[Id]:
+        return iter(self.ids.tolist() if self._by_id or self.joined else self.keys)
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            return bool(len(self._rows_of(key)))  # type: ignore[arg-type]
+        except (KeyError, ValueError, TypeError):
+            return False
+
+    @property
+    def missing(self) -> list[Id]:
+        """What is known but has no fit, in the whole of the files loaded.
+
+        Ids of annotations; for hands `(id, side)`. Hand files not joined: the null sides, by id or frame key.
+        """
+        return self._companions.missing(self._view, self._release)
+
+    # --- selecting
+
+    def __getitem__(self, key: Any) -> PseudoGT:
+        """The row(s) of an id, an `(id, side)`, a frame key or `(*frame key, side)`; or a slice of rows.
+
+        Raises KeyError that says whether the id is unknown or known and without a fit.
+        """
+        if isinstance(key, slice):
+            return self.rows(np.arange(len(self))[key])
+        if isinstance(key, (list, np.ndarray)):
+            raise TypeError("gt[...] takes one id, one key or a slice; use gt.rows(array) for row numbers")
+        return self._take(self._rows_of(key))
+
+    def rows(self, index: np.ndarray | slice | Sequence[int]) -> PseudoGT:
+        """The rows at these row numbers, negative ones from the end, or where a (N,) bool mask is true.
+
+        Raises IndexError for a row that is not there.
+        """
+        numbers = np.arange(len(self))
+        picked = np.asarray(index) if not isinstance(index, slice) else None
+        if picked is not None and picked.dtype != bool:
+            picked = picked.astype(np.int64, casting="same_kind") if picked.size else picked.astype(np.int64)
+        return self._take(np.atleast_1d(numbers[index if picked is None else picked]))
+
+    def _take(self, rows: np.ndarray) -> PseudoGT:
+        return PseudoGT(
+            self._view.take(rows), self.release, space=self._space, companions=self._companions
+        )
+
+    @cached_property
+    def _id_index(self) -> KeyIndex:
+        return KeyIndex(self.ids.reshape(-1, 1))
+
+    @cached_property
+    def _key_index(self) -> KeyIndex:
+        return KeyIndex(self._view.column("key"))
+
+    def rows_of(self, ids: Any) -> np.ndarray:
+        """Row numbers (M,) int64 of ids or frame keys, in the order asked; an id of two hands gives two rows.
+
+        `ids`: one id, one key (a tuple), or a sequence of them. Raises KeyError for one without a row.
+        """
+        if isinstance(ids, (list, np.ndarray, range)) or hasattr(ids, "tolist"):
+            wanted = np.asarray(ids) if not isinstance(ids, list) else None
+            if wanted is None and all(isinstance(i, (int, np.integer)) for i in ids):
+                wanted = np.asarray(ids, np.int64)
+            if wanted is not None and wanted.ndim == 1:
+                return self._rows_of_ids(wanted.astype(np.int64, casting="same_kind") if wanted.size else wanted)
+            found = [self._rows_of(tuple(i) if isinstance(i, (list, np.ndarray)) else i) for i in ids]
+            return np.concatenate([np.zeros(0, np.int64), *found])
+        return self._rows_of(ids)
+
+    def _rows_of_ids(self, ids: np.ndarray) -> np.ndarray:
+        rows, count = self._id_index.all(ids.reshape(-1, 1))
+        absent = np.flatnonzero(count == 0)
+        if len(absent):
+            raise KeyError(self._companions.absence(self._view, self._release, int(ids[absent[0]])))
+        return rows
+
+    def _rows_of(self, key: Id) -> np.ndarray:
+        if isinstance(key, (int, np.integer)):
+            return self._rows_of_ids(np.array([key], np.int64))
+        if not isinstance(key, tuple):
+            raise TypeError(f"an id is an int, a key a tuple of {self._key_form()}; got {key!r}")
+        side = key[-1] if key and isinstance(key[-1], str) else None
+        numbers = key if side is None else key[:-1]
+        if side is not None and (self.side is None or side not in SIDES):
+            raise KeyError(f"{key}: {self.release} has no side {side!r}")
+        by_id = len(numbers) == 1 and (self._by_id or self.joined)
+        if by_id:
+            rows = self._rows_of_ids(np.array(numbers, np.int64))
+        elif not self._by_id and len(numbers) == len(self._release.key_names):
+            rows, _ = self._key_index.all(np.array([numbers], np.int64))
+        else:
+            raise KeyError(f"{key}: not a key of {self.release}; its keys are {self._key_form()}")
+        if side is not None:
+            rows = rows[self._view.column("side")[rows] == SIDES.index(side)]
+        if not len(rows):
+            raise KeyError(self._companions.absence(self._view, self._release, key))
+        return rows
+
+    def _key_form(self) -> str:
+        form = "id" if self._by_id else f"({', '.join(self._release.key_names)})"
+        return f"{form} or (…, side)" if self.model == "mano" else form
+
+    # --- the fits
+
+    @property
+    def params(self) -> Mapping[str, np.ndarray]:
+        """smplx's parameter names -> (N, ...) float32, as stored, whatever `valid` says; absent parts zero.
+
+        Rotations axis-angle in radians, `transl` in metres.
+        """
+        return ColumnGroup(self._view, "param", tuple(human_model(self.model).shapes))
+
+    @property
+    def valid(self) -> Mapping[str, np.ndarray]:
+        """Part (`body`, `left_hand`, `right_hand`, `face`, as the model has them) -> (N,) bool."""
+        return ColumnGroup(self._view, "valid", human_model(self.model).parts)
+
+    @property
+    def gender(self) -> np.ndarray:
+        """(N,) str: `neutral` where the file says nothing."""
+        return np.array(GENDERS)[self._view.column("gender")]
+
+    @property
+    def side(self) -> np.ndarray | None:
+        """(N,) str, `right` or `left`, for hands; None for the other models."""
+        return np.array(SIDES)[self._view.column("side")] if "side" in self._view else None
+
+    @property
+    def camera(self) -> Camera | None:
+        """The rows' cameras: intrinsics in pixels of the original image, extrinsics in metres.
+
+        The extrinsics are the identity where the fits are camera-space. None where there is no camera: world
+        releases that are not joined with annotations and a camera file.
+        """
+        prefix = next((p for p in ("", "cam/", "ann/") if f"{p}focal" in self._view), None)
+        if prefix is None:
+            return None
+        size = self._view.column("ann/image_size") if self.joined else None
+        focal, princpt = self._view.column(f"{prefix}focal"), self._view.column(f"{prefix}princpt")
+        if f"{prefix}R" not in self._view:
+            return Camera.from_intrinsics(focal, princpt, size)
+        R, t = self._view.column(f"{prefix}R"), self._view.column(f"{prefix}t")
+        return Camera(focal, princpt, R, t, size)
+
+    def require_camera(self) -> Camera:
+        """The cameras; raises ValueError that names the companion file where there are none."""
+        camera = self.camera
+        if camera is None:
+            raise ValueError(self._companions.camera_problem(self._release, joined=self.joined))
+        return camera
+
+    # --- the annotations
+
+    def _annotation(self, column: str, what: str) -> np.ndarray:
+        if not self.joined:
+            raise ValueError(
+                f"{self.release}: no {what} without annotations; load with "
+                f"annotations={self._companions.annotation_name()!r}"
+            )
+        if column not in self._view:
+            raise ValueError(f"{self.release}: the annotation file has no {what}")
+        return self._view.column(column)
+
+    @property
+    def image_path(self) -> np.ndarray:
+        """(N,) str, relative to the data set's image folder (`train2017/000000000785.jpg`).
+
+        Raises ValueError where there are no annotations.
+        """
+        return bytes_to_texts(self._annotation("ann/image_path", "image paths"))
+
+    @property
+    def image_size(self) -> np.ndarray:
+        """(N, 2) int64 width and height px of the annotated images. Raises as `image_path`."""
+        return self._annotation("ann/image_size", "image sizes")
+
+    @property
+    def box_xywh(self) -> np.ndarray:
+        """(N, 4) float32 px, raw, as annotated; NaN where there is none.
+
+        Hands: `righthand_box` / `lefthand_box`; COCO's faces: `face_box`; InterHand2.6M: the box of the valid
+        GT joints on the image, times 1.5. Raises ValueError where the annotations have none,
+        FileNotFoundError where InterHand2.6M's joint file is not there.
+        """
+        return joints_gt.boxes(self)
+
+    @property
+    def joints_2d(self) -> np.ndarray | None:
+        """(N, K, 2) float32 px: the annotated keypoints, those of the hand or face for MANO and FLAME.
+
+        `joint_set_2d` names them. None where the annotations have none.
+        """
+        points = joints_gt.keypoints(self)
+        return None if points is None else points[..., :2]
+
+    @property
+    def joints_2d_valid(self) -> np.ndarray | None:
+        """(N, K) bool: the keypoints that are annotated."""
+        points = joints_gt.keypoints(self)
+        return None if points is None else points[..., 2] > 0
+
+    @property
+    def joint_set_2d(self) -> str | None:
+        """The name of the joint set of `joints_2d`; None where it has none."""
+        return joints_gt.keypoint_set(self)
+
+    @property
+    def joints_world(self) -> np.ndarray:
+        """(N, K, 3) float32 metres in the world: the MoCap data sets' GT joints, invalid ones NaN.
+
+        Human3.6M and MPI-INF-3DHP 17, InterHand2.6M the 21 of the row's hand; `joint_set_world` names them.
+        Raises ValueError for releases without, FileNotFoundError that names the companion file.
+        """
+        return joints_gt.joints_world(self)
+
+    @property
+    def joints_world_valid(self) -> np.ndarray:
+        """(N, K) bool: the joints that the data set gives."""
+        return np.isfinite(self.joints_world).all(axis=-1)
+
+    @property
+    def joint_set_world(self) -> str | None:
+        """The name of the joint set of `joints_world`; None where the release has none."""
+        return joints_gt.JOINT_SETS_WORLD.get(self._release.data_set)
+
+    # --- bodies
+
+    def forward(
+        self,
+        ids: Any = None,
+        *,
+        want: str = "mesh",
+        body_models: str | os.PathLike | None = None,
+        space: str = "camera",
+        regressor: Any = None,
+        only_valid: bool = False,
+        device: Any = None,
+        batch_size: int = 256,
+    ) -> Bodies:
+        """Pose the bodies of `ids` (all rows for None), in the order asked.
+
+        `ids`: annotation ids or frame keys, one or a sequence. `want`: `mesh`, or `joints` for joints alone.
+        `body_models`: the folder of official files; for None the environment variable NEURALANNOT_BODY_MODELS,
+        or else the shipped open body. `space`: `camera` or `world`. `regressor`: a (K, V) array, an .npy file,
+        a name (`human36m-17`) or a `JointRegressor`, whose joints then take the place of smplx's own.
+        `only_valid`: zero the parts that are flagged invalid. `device`: where torch computes and results lie.
+
+        Returns `Bodies` of float32 metres. Raises ValueError for camera space on a world release without
+        cameras (naming the companion), and for results over 4 GB; KeyError for ids without a fit;
+        FileNotFoundError for body model files.
+        """
+        from neuralannot.bodies import forward
+
+        gt = self if ids is None else self._take(self.rows_of(ids))
+        return forward(
+            gt,
+            want=want,
+            body_models=body_models,
+            space=space,
+            regressor=regressor,
+            only_valid=only_valid,
+            device=device,
+            batch_size=batch_size,
+        )
+
+    def forward_batches(
+        self,
+        ids: Any = None,
+        *,
+        want: str = "mesh",
+        body_models: str | os.PathLike | None = None,
+        space: str = "camera",
+        regressor: Any = None,
+        only_valid: bool = False,
+        device: Any = None,
+        batch_size: int = 256,
+    ) -> Iterator[Bodies]:
+        """As `forward`, but yields `Bodies` of at most `batch_size` rows at a time, in order."""
+        from neuralannot.bodies import forward_batches
+
+        gt = self if ids is None else self._take(self.rows_of(ids))
+        return forward_batches(
+            gt,
+            want=want,
+            body_models=body_models,
+            space=space,
+            regressor=regressor,
+            only_valid=only_valid,
+            device=device,
+            batch_size=batch_size,
+        )
+
+    def rest_root(self, body_models: str | os.PathLike | None = None) -> np.ndarray:
+        """(N, 3) float32 metres: J0, the root joint of each shaped body at rest, before `transl`."""
+        import torch
+
+        from neuralannot.bodies import model_groups, model_on
+
+        roots = np.zeros((len(self), 3), np.float32)
+        betas, expression = self.params["betas"], self.params.get("expression")
+        for gender, side, rows in model_groups(self):
+            model = model_on(self.model, body_models, gender, side)
+            codes = None if expression is None else torch.tensor(expression[rows])
+            roots[rows] = model.rest_root(torch.tensor(betas[rows]), codes).numpy()
+        return roots
+
+    def to_camera_space(self, body_models: str | os.PathLike | None = None) -> PseudoGT:
+        """The same fits with parameters whose plain forward gives camera-space bodies, exactly.
+
+        `root' = log(R exp(root))`, `transl' = R (J0 + transl) + t - J0`, with J0 the rest root of the body
+        models that will be forwarded: pass the same folder. Camera-space releases are returned as they are.
+        Raises ValueError where there are no cameras.
+        """
+        from neuralannot.transforms import rigid_parameters
+
+        if self.space == "camera":
+            return self
+        camera = self.require_camera()
+        root, transl = rigid_parameters(
+            self.params["global_orient"],
+            self.params["transl"],
+            self.rest_root(body_models),
+            camera.R,
+            camera.t,
+        )
+        moved = Camera.from_intrinsics(camera.focal, camera.princpt)
+        columns = {
+            "param/global_orient": root,
+            "param/transl": transl,
+            "focal": moved.focal,
+            "princpt": moved.princpt,
+            "R": moved.R,
+            "t": moved.t,
+        }
+        return PseudoGT(
+            self._view.overlaid(columns), self.release, space="camera", companions=self._companions
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the released JSON layout (`.json`) or the columns (`.safetensors`), in one step.
+
+        Loading gives the same columns back. Raises ValueError for another suffix, and for rows that the JSON
+        layout cannot hold.
+        """
+        from neuralannot.writers import save_pseudo_gt
+
+        save_pseudo_gt(self, Path(path))
+
+    @property
+    def view(self) -> RowView:
+        """The rows' columns, for the library's own rooms."""
+        return self._view
+
+    @property
+    def catalogued(self) -> Release:
+        """The release's entry in the catalogue."""
+        return self._release
+
+    @property
+    def companions(self) -> Companions:
+        """The files beside the release's, found or given."""
+        return self._companions
+
+
+_STATE = ("_view", "_release", "_space", "_companions")

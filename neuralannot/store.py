@@ -1,0 +1,238 @@
+"""Columns on disk: named arrays in one safetensors file that is mapped, not read, and shared by processes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+FORMAT = "neuralannot-columns"
+VERSION = "1"
+SUFFIX = ".columns.safetensors"
+CACHE_VARIABLE = "NEURALANNOT_CACHE"
+
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "I64": np.int64,
+    "I32": np.int32,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+_SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
+_STALE_SECONDS = 3600.0
+
+
+class StoreError(ValueError):
+    """A columns file that is not whole, not ours, or of another version."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named read-only arrays and text metadata. From a file, it pickles as the file's path: workers map it.
+
+    `columns`: name -> array; `meta`: str -> str; `path`: the mapped file, None for arrays in memory.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    meta: Mapping[str, str] = field(default_factory=dict)
+    path: Path | None = None
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.columns[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __reduce__(self) -> tuple[Callable[..., Table], tuple[object, ...]]:
+        if self.path is None:
+            return Table, (dict(self.columns), dict(self.meta))
+        return _reopen, (str(self.path), self.meta["build"])
+
+
+def _reopen(path: str, build: str) -> Table:
+    table = open_table(path)
+    if table.meta.get("build") != build:
+        raise ValueError(f"{path}: rewritten since it was opened; load the pseudo ground truth again")
+    return table
+
+
+def open_table(path: str | Path) -> Table:
+    """Map a columns file. Raises StoreError where it is cut short or not one of ours, FileNotFoundError."""
+    path = Path(path)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < 8:
+            raise StoreError(f"{path}: not a columns file: {size} bytes")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    length = int.from_bytes(mapped[:8], "little")
+    if not 2 <= length <= size - 8:
+        raise StoreError(f"{path}: not a columns file: header of {length} bytes in a file of {size}")
+    try:
+        header = json.loads(mapped[8 : 8 + length])
+        meta = header.pop("__metadata__", {})
+        if meta.get("format") != FORMAT or meta.get("version") != VERSION:
+            raise StoreError(
+                f"{path}: written as {meta.get('format')} version {meta.get('version')}; "
+                f"expected {FORMAT} version {VERSION}"
+            )
+        columns = {name: _column(mapped, 8 + length, entry) for name, entry in header.items()}
+        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except (KeyError, TypeError, IndexError, AttributeError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"{path}: not a whole columns file: {error}") from None
+    if end != size:
+        raise StoreError(f"{path}: cut short: expected {end} bytes, got {size}")
+    return Table(MappingProxyType(columns), MappingProxyType(meta), path)
+
+
+def _column(mapped: mmap.mmap, start: int, entry: dict) -> np.ndarray:
+    first, last = entry["data_offsets"]
+    dtype = np.dtype(_DTYPES[entry["dtype"]])
+    shape = tuple(entry["shape"])
+    count = int(np.prod(shape, dtype=np.int64))
+    if count * dtype.itemsize != last - first:
+        raise ValueError(f"a column of shape {shape} in {last - first} bytes")
+    if count == 0:
+        return np.zeros(shape, dtype)
+    return np.frombuffer(mapped, dtype, count, start + first).reshape(shape)
+
+
+def write_table(path: str | Path, columns: Mapping[str, np.ndarray], meta: Mapping[str, str]) -> None:
+    """Write columns to `path` in one step: readers see the old file or the whole new one.
+
+    Raises OSError where the folder cannot be written; nothing is left behind then.
+    """
+    from safetensors.numpy import save_file
+
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    stamped = {**meta, "format": FORMAT, "version": VERSION, "build": uuid.uuid4().hex}
+    try:
+        # safetensors has an error of its own for an unwritable folder: ask the system first.
+        with temporary.open("wb"):
+            pass
+        try:
+            save_file({k: np.ascontiguousarray(v) for k, v in columns.items()}, temporary, stamped)
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(f"{temporary}: {error}") from error
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sweep(path)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers that were killed left beside `path`."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                left.unlink()
+
+
+def fingerprint(path: Path) -> str:
+    """What says that a file is unchanged: size, times, inode, and a hash of blocks sampled over it."""
+    with path.open("rb") as file:
+        stat = os.fstat(file.fileno())
+        digest = hashlib.blake2b(digest_size=16)
+        last = max(stat.st_size - _SAMPLE_BYTES, 0)
+        for k in range(_SAMPLES):
+            file.seek(last * k // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_ino}-{digest.hexdigest()}"
+
+
+def cache_folder() -> Path:
+    """Where columns go when the data folder cannot be written: $NEURALANNOT_CACHE or the user's cache."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neuralannot"
+
+
+def cached_table(
+    source: Path,
+    read: Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, str]]],
+    *,
+    key: str,
+    cache: bool = True,
+) -> Table:
+    """The columns of `source`, mapped from the cache while the file is unchanged, otherwise read and cached.
+
+    `read()` gives columns and metadata; `key` says what was read from the file (the release's name, say), so
+    that one file read two ways has two caches. The cache stands beside `source`, or in `cache_folder()` where
+    that folder cannot be written; where neither can, the columns stay in memory and a warning says so.
+    """
+    if not cache:
+        columns, meta = read()
+        return Table(columns, meta)
+    before = fingerprint(source)
+    places = [source.with_name(f"{source.name}.{key}{SUFFIX}"), _away(source, key)]
+    for place in places:
+        table = _open_if_current(place, before)
+        if table is not None:
+            return table
+    columns, meta = read()
+    if fingerprint(source) != before:
+        raise ValueError(f"{source}: changed while it was being read; load again when it is written")
+    failures = []
+    for place in places:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_table(place, columns, {**meta, "source": before})
+            return open_table(place)
+        except (OSError, StoreError) as error:
+            failures.append(str(error))
+    warnings.warn(
+        f"{source}: columns are kept in memory, every process its own: no cache could be written "
+        f"({'; '.join(failures)}); set {CACHE_VARIABLE} to a folder that can be",
+        stacklevel=2,
+    )
+    return Table(columns, meta)
+
+
+def _away(source: Path, key: str) -> Path:
+    where = hashlib.blake2b(str(source.resolve()).encode(), digest_size=8).hexdigest()
+    return cache_folder() / f"{source.name}.{key}.{where}{SUFFIX}"
+
+
+def _open_if_current(place: Path, source: str) -> Table | None:
+    try:
+        table = open_table(place)
+    except (OSError, StoreError):
+        return None  # absent, cut short or of another version: read the source again
+    return table if table.meta.get("source") == source else None
+
+
+def derived_table(place: Path, source: str, make: Callable[[], Mapping[str, np.ndarray]]) -> Table:
+    """Columns made from other tables, kept at `place` while `source`, which names what they came from, holds.
+
+    In memory where `place` cannot be written.
+    """
+    table = _open_if_current(place, source)
+    if table is not None:
+        return table
+    columns = make()
+    try:
+        write_table(place, columns, {"source": source})
+        return open_table(place)
+    except (OSError, StoreError):
+        return Table(columns)
