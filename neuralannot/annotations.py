@@ -1,8 +1,8 @@
 """COCO-format annotation files -> columns: what each annotation id is about, for the join with its fit.
 
 Columns (A annotations, in the file's order): `ann/id`, `ann/image_path` (text), `ann/image_size` (A, 2) width
-and height px, `ann/box` (A, 4) raw xywh px, `ann/box_right_hand`, `ann/box_left_hand`, `ann/box_face` where the
-file has them, `ann/keypoints` (A, K, 3) x, y px and visibility, `ann/key` (A, K) the fit's frame key and
+and height px, `ann/box` (A, 4) raw xywh px, `ann/box_right_hand`, `ann/box_left_hand`, `ann/box_face` where
+the file has them, `ann/keypoints` (A, K, 3) x, y px and visibility, `ann/key` (A, K) the fit's frame key and
 `ann/camera_key` for MoCap releases, `ann/focal`, `ann/princpt`, `ann/R`, `ann/t` where images carry cameras,
 `ann/joint_valid` (A, 42) for InterHand2.6M. Absent boxes are NaN.
 """
@@ -38,7 +38,9 @@ _PART_BOXES = {"right_hand": "righthand_box", "left_hand": "lefthand_box", "face
 _WHOLE_BODY = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
 
 
-def load_annotations(source: Any, release: Release, groups: Mapping[str, str], *, cache: bool = True) -> Table:
+def load_annotations(
+    source: Any, release: Release, groups: Mapping[str, str], *, cache: bool = True
+) -> Table:
     """An annotation file, its path or a `pycocotools.coco.COCO`, as columns (see the module's text).
 
     A path is read through pycocotools once and its columns kept beside it as `load_pseudo_gt` keeps those of
@@ -139,9 +141,7 @@ def _boxes(name: str, annotations: list, field: str, of: str | None = None) -> n
         if box is None or (of is not None and not ann.get(of, True)):
             continue
         if len(box) != 4:
-            raise ValueError(
-                f"{name}: annotation {ann['id']}: {field!r} must hold 4 numbers, got {len(box)}"
-            )
+            raise ValueError(f"{name}: annotation {ann['id']}: {field!r} must hold 4 numbers, got {len(box)}")
         boxes[row] = box
     return boxes
 

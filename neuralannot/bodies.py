@@ -132,7 +132,8 @@ def forward(gt: PseudoGT, **options: Any) -> Bodies:
         return _no_bodies(gt, options)
     if len(parts) == 1:
         return parts[0]
-    vertices = None if parts[0].vertices is None else torch.cat([p.vertices for p in parts])
+    meshes = [p.vertices for p in parts if p.vertices is not None]
+    vertices = torch.cat(meshes) if meshes else None
     joints = torch.cat([p.joints for p in parts])
     faces: dict[str, np.ndarray] = {}
     for part in parts:
@@ -233,9 +234,7 @@ def model_groups(gt: PseudoGT) -> Iterator[tuple[str, str | None, np.ndarray]]:
 
 
 @functools.lru_cache(maxsize=16)
-def _model_on(
-    model: str, folder: str | None, gender: str, side: str | None, device: str
-) -> BodyModel:
+def _model_on(model: str, folder: str | None, gender: str, side: str | None, device: str) -> BodyModel:
     from neuralannot.body_models import load_body_model
 
     return load_body_model(model, folder=folder, gender=gender, side=side).to(device)

@@ -147,13 +147,15 @@ def _like(values: np.ndarray, points: Any) -> Any:
     return torch.tensor(values).to(points)  # copies: mapped columns are read-only, which torch warns about
 
 
-def read_cameras(path: str | Path, data_set: str, subject: int | None = None) -> dict[tuple[int, ...], Camera]:
+def read_cameras(
+    path: str | Path, data_set: str, subject: int | None = None
+) -> dict[tuple[int, ...], Camera]:
     """A released camera file -> camera by its keys, one row each. Files hold millimetres; cameras metres.
 
     Human3.6M (`[cam]`: R, t, f, c) gives `(subject, cam)`; MPI-INF-3DHP (`[subject][seq][cam]`: R, t, focal,
     princpt) `(subject, seq, cam)`; InterHand2.6M (`[capture]`: campos, camrot, focal, princpt, each `[cam]`;
-    t = -R campos) `(capture, cam)`. Raises ValueError that names file, camera and field for what is missing or
-    of the wrong shape, FileNotFoundError.
+    t = -R campos) `(capture, cam)`. Raises ValueError that names file, camera and field for what is missing
+    or of the wrong shape, FileNotFoundError.
     """
     import json
 
@@ -164,7 +166,7 @@ def read_cameras(path: str | Path, data_set: str, subject: int | None = None) ->
         raise ValueError(f"{path}: not a camera file: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: not a camera file: expected an object, got {type(content).__name__}")
-    cameras = {}
+    cameras: dict[tuple[int, ...], Camera] = {}
     if data_set == "Human3.6M":
         if subject is None:
             raise ValueError(f"{path}: a Human3.6M camera file holds one subject's; say which with subject=")
@@ -180,8 +182,9 @@ def read_cameras(path: str | Path, data_set: str, subject: int | None = None) ->
                 one = {name: _need(path, (capture,), entry, name).get(cam) for name in _INTERHAND_FIELDS}
                 R = _array(path, (capture, cam), one, "camrot", (3, 3))
                 one |= {"R": R, "t": -R @ _array(path, (capture, cam), one, "campos", (3,))}
-                key = (_number(path, capture), _number(path, cam))
-                cameras[key] = _camera(path, (capture, cam), one, "focal", "princpt")
+                cameras[_number(path, capture), _number(path, cam)] = _camera(
+                    path, (capture, cam), one, "focal", "princpt"
+                )
     else:
         raise ValueError(f"{data_set} has no camera file; its cameras are in the annotations")
     return cameras
@@ -191,7 +194,7 @@ _INTERHAND_FIELDS = ("campos", "camrot", "focal", "princpt")
 
 
 def camera_of_image(path: str, image: Mapping[str, Any]) -> Camera:
-    """3DPW: the `cam_param` of an annotation file's image: `focal`, `princpt` px; `R`, `t` (metres) if there."""
+    """3DPW: the `cam_param` of an annotation file's image: `focal`, `princpt` px; `R`, `t` (m) if there."""
     entry = image.get("cam_param")
     name = (f"image {image.get('id')}", "cam_param")
     if not isinstance(entry, Mapping):

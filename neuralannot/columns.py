@@ -163,7 +163,9 @@ def texts_to_bytes(texts: list[str]) -> np.ndarray:
     """Strings -> (N, W) uint8, UTF-8, zero-padded: text that can be mapped and indexed by row."""
     encoded = [t.encode() for t in texts]
     width = max([1, *map(len, encoded)])
-    return np.frombuffer(b"".join(e.ljust(width, b"\0") for e in encoded), np.uint8).reshape(len(texts), width)
+    return np.frombuffer(b"".join(e.ljust(width, b"\0") for e in encoded), np.uint8).reshape(
+        len(texts), width
+    )
 
 
 def bytes_to_texts(values: np.ndarray) -> np.ndarray:

@@ -60,8 +60,8 @@ class Companions:
             need = f"{self.annotation_name()} (which camera took which frame)"
             need += f" and {name}" if self.cameras else ""
             return (
-                f"{release.name}: its fits are in the world and their cameras are not loaded; put {need} beside "
-                "the file, or pass annotations= and cameras="
+                f"{release.name}: its fits are in the world and their cameras are not loaded; put {need} "
+                "beside the file, or pass annotations= and cameras="
             )
         return f"{release.name}: no camera file; put {name} beside the file, or pass cameras="
 
@@ -84,18 +84,22 @@ class Companions:
         numbers = [k for k in (key if isinstance(key, tuple) else (key,)) if not isinstance(k, str)]
         name = f"id {key}" if not isinstance(key, tuple) else f"{key}"
         by_id = len(numbers) == 1
-        known = False
-        if annotations is not None and by_id:
-            known = bool((annotations.gather("ann/id") == numbers[0]).any())
+        rows = _fit_keys(fits, release)
+        fitted = _holds(rows, numbers)
+        if isinstance(key, tuple) and isinstance(key[-1], str):
+            fitted = _holds(rows[fits.gather("side") == SIDES.index(key[-1])], numbers)
+        known = fitted or _holds(rows, numbers)
         if not known and "all/entry" in fits:
-            known = bool((fits.gather("all/entry") == numbers).all(axis=1).any())
-        if not known and (not by_id or "id" in fits):
-            known = bool((_fit_keys(fits, release) == numbers).all(axis=1).any())
+            known = _holds(fits.gather("all/entry"), numbers)
+        if not known and annotations is not None:
+            known = _holds(annotations.gather("ann/id" if by_id else "ann/key"), numbers)
         if not known:
             return f"{name}: unknown to {release.name}"
+        if fitted:
+            return f"{name}: has a fit in {release.name}, but is not among these rows"
         if isinstance(key, tuple) and isinstance(key[-1], str):
             return f"{name}: known to {release.name}, but that hand has no fit"
-        return f"{name}: known to {release.name}, but there is no fit of it here"
+        return f"{name}: known to {release.name}, but has no fit"
 
 
 def _fill(template: str, groups: dict[str, str]) -> str:
@@ -125,6 +129,12 @@ def _stacks(view: RowView) -> tuple[TableStack, TableStack | None]:
     return fits, next((p.stack for p in view.parts if "ann/id" in p.stack), None)
 
 
+def _holds(keys: np.ndarray, numbers: list) -> bool:
+    """Whether the numbers are one of the (M, K) keys or (M,) ids."""
+    keys = keys.reshape(len(keys), -1)
+    return keys.shape[1] == len(numbers) and bool((keys == numbers).all(axis=1).any())
+
+
 def _fit_keys(fits: TableStack, release: Release) -> np.ndarray:
     return fits.gather("id").reshape(-1, 1) if release.key_names == ("id",) else fits.gather("key")
 
@@ -132,9 +142,7 @@ def _fit_keys(fits: TableStack, release: Release) -> np.ndarray:
 def _sides_there(fits: TableStack, release: Release, wanted: np.ndarray) -> np.ndarray:
     """(M, K) ids or frame keys -> (M, 2) bool: whether the right and the left hand have a fit."""
     keys, sides = _fit_keys(fits, release), fits.gather("side")
-    return np.stack(
-        [KeyIndex(keys[sides == code]).first(wanted) >= 0 for code in range(len(SIDES))], axis=1
-    )
+    return np.stack([KeyIndex(keys[sides == code]).first(wanted) >= 0 for code in range(len(SIDES))], axis=1)
 
 
 def _null_sides(fits: TableStack, release: Release) -> list:

@@ -60,10 +60,12 @@ def boxes(gt: PseudoGT) -> np.ndarray:
         pixels = camera.project(camera.world_to_camera(joints))
         found, _ = boxes_from_joints(pixels, np.isfinite(pixels).all(axis=-1), scale=_HAND_BOX_SCALE)
         return found
+    if not gt.joined:
+        return gt._annotation("ann/box", "boxes")  # says what to pass
     if gt.catalogued.data_set == "MSCOCO" and gt.model == "flame":
-        return gt._annotation("ann/box_face", "'face_box'; expected coco_wholebody_train_v1.0.json, boxes")
+        return gt._annotation("ann/box_face", "'face_box'; use coco_wholebody_train_v1.0.json")
     if gt.model == "mano":
-        hint = "'lefthand_box'; expected coco_wholebody_train_v1.0.json, boxes"
+        hint = "'righthand_box' and 'lefthand_box'; use coco_wholebody_train_v1.0.json"
         right = gt._annotation("ann/box_right_hand", hint)
         left = gt._annotation("ann/box_left_hand", hint)
         assert gt.side is not None
@@ -115,13 +117,16 @@ def read_joints(path: Path, data_set: str, subject: int | None) -> dict[str, np.
     arrays: list[np.ndarray] = []
     for chunk in json_chunks(path, depth):
         try:
-            document = simdjson.Parser().parse(chunk.text)
+            document: Any = simdjson.Parser().parse(chunk.text)
         except (ValueError, RuntimeError):
             raise explain_bad_chunk(path, chunk) from None
         for text in document:
             name = "/".join((*chunk.prefix, text))
             arrays.append(_joints(path, name, document[text], count))
-            keys.append((*lead, *(int(k) for k in chunk.prefix), int(text)))
+            try:
+                keys.append((*lead, *(int(k) for k in chunk.prefix), int(text)))
+            except ValueError:
+                raise ValueError(f"{path}: key {name!r} is not a frame's numbers") from None
     width = len(keys[0]) if keys else depth + len(lead)
     return {
         "joint/key": np.array(keys, np.int64).reshape(len(keys), width),
@@ -130,7 +135,8 @@ def read_joints(path: Path, data_set: str, subject: int | None) -> dict[str, np.
 
 
 def _joints(path: Path, name: str, entry: Any, count: int) -> np.ndarray:
-    points, flags = entry, None
+    points: Any = entry
+    flags: Any = None
     if isinstance(entry, simdjson.Object):  # InterHand2.6M
         points, flags = entry.get("world_coord"), entry.get("joint_valid")
     try:

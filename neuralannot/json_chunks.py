@@ -46,9 +46,8 @@ def json_chunks(path: Path, depth: int) -> Iterator[Chunk]:
         file.seek(start)
         head = file.read(20)
         if head[:1] != b"{":
-            raise ValueError(
-                f"{path}: not a JSON object: it begins with {head.decode('utf-8', 'replace')!r}; expected '{{'"
-            )
+            shown = head.decode("utf-8", "replace")
+            raise ValueError(f"{path}: not a JSON object: it begins with {shown!r}; expected '{{'")
         if depth == 1:
             yield from _split_top(path, file, start + 1)
             return

@@ -41,7 +41,7 @@ class KeyIndex:
         return np.where(self._sorted[position] == packed, self._order[position], -1)
 
     def all(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(M, K) keys -> the rows of all of them, key by key, each key's in order, and (M,) how many each has."""
+        """(M, K) keys -> the rows of all of them, key by key, each key's in order; (M,) how many each has."""
         packed = self._pack(np.asarray(keys, np.int64).reshape(-1, self._width))
         begin = np.searchsorted(self._sorted, packed, "left")
         count = np.searchsorted(self._sorted, packed, "right") - begin

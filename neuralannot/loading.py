@@ -1,4 +1,4 @@
-"""`load_pseudo_gt`: from file names to a `PseudoGT`, joined with its annotations and cameras where they are."""
+"""`load_pseudo_gt`: from file names to a `PseudoGT`, joined with its annotations and cameras."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ def load_pseudo_gt(
     `path`: a released JSON; several, for the subjects of Human3.6M; a folder in the released layout; or a
     `.safetensors` that `PseudoGT.save` wrote. The release is recognised by file name; `release` names it
     otherwise, and chooses in a folder that holds several (`neuralannot releases` lists the names).
-    `annotations`: the COCO-format JSON to join with (a path, several, or a `pycocotools.coco.COCO`); `cameras`:
-    the camera file(s) of Human3.6M, MPI-INF-3DHP, InterHand2.6M. When not given both are looked for beside the
-    file under their released names. `annotations=False` keeps rows = fits. `cache=False` writes no columns.
+    `annotations`: the COCO-format JSON to join with (a path, several, or a `pycocotools.coco.COCO`);
+    `cameras`: the camera file(s) of Human3.6M, MPI-INF-3DHP, InterHand2.6M. When not given both are looked
+    for beside the file under their released names. `annotations=False` keeps rows = fits. `cache=False`
+    writes no columns.
 
     Rows are the fits in the file's order. For MoCap releases joined with annotations a row is an annotation
     that has a fit, in the annotation file's order, with its own camera. A companion that is missing is an
@@ -66,9 +67,7 @@ def load_pseudo_gt(
     noted = _load_annotations(annotations, entry, companions, cache)
     if noted is None:
         space = "camera" if entry.space == "image" else entry.space
-        return PseudoGT(
-            RowView(len(fits), (Part(fits),)), entry.name, space=space, companions=companions
-        )
+        return PseudoGT(RowView(len(fits), (Part(fits),)), entry.name, space=space, companions=companions)
     view = _join(fits, noted, entry, companions, cameras)
     space = entry.space
     if space == "image":
@@ -86,7 +85,7 @@ def _resolve(paths: list[Path], name: str | None) -> tuple[Release, list[tuple[P
     files = []
     for path in paths:
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; `neuralannot releases` lists what exists and where")
+            raise FileNotFoundError(f"{path}: no such file; `neuralannot releases` lists what exists")
         found = identify(path)
         if entry is None:
             if found is None:
@@ -138,9 +137,7 @@ def _load_fits(file: Path, entry: Release, groups: dict[str, str], cache: bool) 
     return cached_table(file, lambda: (read_fits(file, entry, groups), meta), key=entry.name, cache=cache)
 
 
-def _load_annotations(
-    given: Any, entry: Release, companions: Companions, cache: bool
-) -> TableStack | None:
+def _load_annotations(given: Any, entry: Release, companions: Companions, cache: bool) -> TableStack | None:
     if given is False:
         return None
     if given is None or given is True:
@@ -266,24 +263,24 @@ def _camera_groups(files: list[Path], entry: Release, companions: Companions) ->
         return [None] * len(files)
     subjects: list[int | None] = []
     for place, file in enumerate(files):
-        named = [g for g, n in zip(companions.groups, companions.named(entry.cameras or ""), strict=True)
-                 if n == file.name]
+        named = [
+            g
+            for g, n in zip(companions.groups, companions.named(entry.cameras or ""), strict=True)
+            if n == file.name
+        ]
         if not named and len(files) != len(companions.groups):
             raise ValueError(f"{file}: which subject's? expected {entry.cameras}")
         subjects.append(int((named[0] if named else companions.groups[place])["subject"]))
     return subjects
 
 
-def _camera_rows(
-    cameras: TableStack, noted: TableStack, ann_row: np.ndarray, entry: Release
-) -> np.ndarray:
+def _camera_rows(cameras: TableStack, noted: TableStack, ann_row: np.ndarray, entry: Release) -> np.ndarray:
     keys = noted.gather("ann/camera_key")[ann_row]
     rows = KeyIndex(cameras.gather("cam/key")).first(keys)
     absent = np.flatnonzero(rows < 0)
     if len(absent):
         id_ = noted.gather("ann/id")[ann_row[absent[0]]]
-        names = ("subject", "cam") if entry.data_set == "Human3.6M" else ("capture", "cam")
-        names = ("subject", "seq", "cam") if entry.data_set == "MPI-INF-3DHP" else names
+        names = _CAMERA_KEYS[entry.data_set]
         raise ValueError(
             f"annotation {id_}: camera {tuple(keys[absent[0]].tolist())} ({', '.join(names)}) is not in "
             f"{cameras.tables[0].meta['file']}"
@@ -307,6 +304,13 @@ def _check_camera_size(view: RowView, entry: Release) -> None:
             f"({x:.0f}, {y:.0f}): they are of different resolutions; MPI-INF-3DHP_camera_1k.json fits the 1k "
             "images and MPI-INF-3DHP_1k.json only"
         )
+
+
+_CAMERA_KEYS = {
+    "Human3.6M": ("subject", "cam"),
+    "MPI-INF-3DHP": ("subject", "seq", "cam"),
+    "InterHand2.6M": ("capture", "cam"),
+}
 
 
 # --- columns that were saved

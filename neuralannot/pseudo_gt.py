@@ -136,13 +136,11 @@ class PseudoGT:
         numbers = np.arange(len(self))
         picked = np.asarray(index) if not isinstance(index, slice) else None
         if picked is not None and picked.dtype != bool:
-            picked = picked.astype(np.int64, casting="same_kind") if picked.size else picked.astype(np.int64)
+            picked = _integers(picked)
         return self._take(np.atleast_1d(numbers[index if picked is None else picked]))
 
     def _take(self, rows: np.ndarray) -> PseudoGT:
-        return PseudoGT(
-            self._view.take(rows), self.release, space=self._space, companions=self._companions
-        )
+        return PseudoGT(self._view.take(rows), self.release, space=self._space, companions=self._companions)
 
     @cached_property
     def _id_index(self) -> KeyIndex:
@@ -157,12 +155,14 @@ class PseudoGT:
 
         `ids`: one id, one key (a tuple), or a sequence of them. Raises KeyError for one without a row.
         """
+        if hasattr(ids, "tolist") and np.ndim(ids) == 0:
+            ids = ids.tolist()  # a number of numpy's or torch's
         if isinstance(ids, (list, np.ndarray, range)) or hasattr(ids, "tolist"):
             wanted = np.asarray(ids) if not isinstance(ids, list) else None
             if wanted is None and all(isinstance(i, (int, np.integer)) for i in ids):
                 wanted = np.asarray(ids, np.int64)
             if wanted is not None and wanted.ndim == 1:
-                return self._rows_of_ids(wanted.astype(np.int64, casting="same_kind") if wanted.size else wanted)
+                return self._rows_of_ids(_integers(wanted))
             found = [self._rows_of(tuple(i) if isinstance(i, (list, np.ndarray)) else i) for i in ids]
             return np.concatenate([np.zeros(0, np.int64), *found])
         return self._rows_of(ids)
@@ -340,10 +340,11 @@ class PseudoGT:
         """Pose the bodies of `ids` (all rows for None), in the order asked.
 
         `ids`: annotation ids or frame keys, one or a sequence. `want`: `mesh`, or `joints` for joints alone.
-        `body_models`: the folder of official files; for None the environment variable NEURALANNOT_BODY_MODELS,
-        or else the shipped open body. `space`: `camera` or `world`. `regressor`: a (K, V) array, an .npy file,
-        a name (`human36m-17`) or a `JointRegressor`, whose joints then take the place of smplx's own.
-        `only_valid`: zero the parts that are flagged invalid. `device`: where torch computes and results lie.
+        `body_models`: the folder of official files; for None the environment variable
+        NEURALANNOT_BODY_MODELS, or else the shipped open body. `space`: `camera` or `world`. `regressor`: a
+        (K, V) array, an .npy file, a name (`human36m-17`) or a `JointRegressor`, whose joints then take the
+        place of smplx's own. `only_valid`: zero the parts that are flagged invalid. `device`: where torch
+        computes and results lie.
 
         Returns `Bodies` of float32 metres. Raises ValueError for camera space on a world release without
         cameras (naming the companion), and for results over 4 GB; KeyError for ids without a fit;
@@ -460,6 +461,11 @@ class PseudoGT:
     def companions(self) -> Companions:
         """The files beside the release's, found or given."""
         return self._companions
+
+
+def _integers(values: np.ndarray) -> np.ndarray:
+    """As int64; TypeError for what is not whole numbers. An empty list has no type: it is none."""
+    return values.astype(np.int64, casting="same_kind" if values.size else "unsafe")
 
 
 _STATE = ("_view", "_release", "_space", "_companions")

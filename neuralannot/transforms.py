@@ -61,9 +61,9 @@ def rotation_about_axis(angle: np.ndarray | float, axis: int = 2) -> np.ndarray:
 def mirror_parameters(params: Mapping[str, np.ndarray], rest_root: np.ndarray) -> dict[str, np.ndarray]:
     """The parameters of the bodies mirrored left to right (x -> -x in their space), in smplx's names.
 
-    `params`: name -> (N, ...) arrays of one model; `rest_root` (N, 3) as in `rigid_parameters`. Left and right
-    change places, rotations keep x and negate y and z; MANO's parameters become those of the other hand.
-    Shape and expression codes stay: exact only for a model that is symmetric in them.
+    `params`: name -> (N, ...) arrays of one model; `rest_root` (N, 3) as in `rigid_parameters`. Left and
+    right change places, rotations keep x and negate y and z; MANO's parameters become those of the other
+    hand. Shape and expression codes stay: exact only for a model that is symmetric in them.
     """
     swapped = {"left_hand_pose": "right_hand_pose", "right_hand_pose": "left_hand_pose"}
     mirrored = {}

@@ -1,4 +1,4 @@
-"""Body models: finding and safely reading their files, posing them, regressing joints. Loaded when first used."""
+"""Body models: finding and safely reading their files, posing them, regressing joints."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,15 +1,15 @@
 """Finding, reading, checking and converting the official model files, which users register for and download.
 
 Layouts that users have: `<folder>/smpl/SMPL_NEUTRAL.pkl`, `smplx/SMPLX_MALE.npz`, `mano/MANO_RIGHT.pkl`,
-`flame/FLAME_NEUTRAL.pkl` beside `flame_static_embedding.pkl`, each as `.pkl` or `.npz`, under the names of the
-downloads too. No file is ever run: see `neuralannot.safe_pickle`.
+`flame/FLAME_NEUTRAL.pkl` beside `flame_static_embedding.pkl`, each as `.pkl` or `.npz`, under the names of
+the downloads too. No file is ever run: see `neuralannot.safe_pickle`.
 """
 
 from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,19 +30,19 @@ _SKELETON: Mapping[str, int] = {"smpl": 24, "smplx": 55, "mano": 16, "flame": 5}
 _FACES: Mapping[str, int] = {"smpl": 13776, "mano": 1538}
 _STATIC, _DYNAMIC = "flame_static_embedding.pkl", "flame_dynamic_embedding.npy"
 _NUM_BETAS = _NUM_EXPRESSION = 10
-# SMPL-X and FLAME files with all components hold 300 of shape, then 100 of expression; the others 10 and 10.
+# SMPL-X and FLAME files with all columns hold 300 of shape, then 100 of expression; the others 10 and 10.
 _NUM_SHAPE, _NUM_ALL = 300, 400
 
 
 @dataclass(frozen=True, eq=False)
 class ModelData:
-    """The arrays of a model file, as smplx 0.1.28 takes them: float32 (metres, radians) and int64, plain numpy.
+    """The arrays of a model file as smplx 0.1.28 takes them: numpy, float32 (metres, radians) and int64.
 
     `v_template` (V, 3); `shapedirs` (V, 3, 10); `exprdirs` (V, 3, 10) for SMPL-X and FLAME, else None;
-    `posedirs` (V, 3, 9 (J - 1)); `J_regressor` (J, V), dense; `weights` (V, J); `parents` (J,), -1 for the root;
-    `faces` (F, 3). `hand_mean` side -> (45,) and `hand_components` side -> (45, 45): both sides for SMPL-X, its
-    own for MANO, else empty. `lmk_faces_idx` (51,) and `lmk_bary_coords` (51, 3), the face landmarks without
-    contour, for SMPL-X and FLAME, else None. MANO's left-hand sign bug is as in the file.
+    `posedirs` (V, 3, 9 (J - 1)); `J_regressor` (J, V), dense; `weights` (V, J); `parents` (J,), -1 for the
+    root; `faces` (F, 3). `hand_mean` side -> (45,) and `hand_components` side -> (45, 45): both sides for
+    SMPL-X, its own for MANO, else empty. `lmk_faces_idx` (51,) and `lmk_bary_coords` (51, 3), the face
+    landmarks without contour, for SMPL-X and FLAME, else None. MANO's left-hand sign bug is as in the file.
     """
 
     model: str
@@ -63,9 +63,10 @@ class ModelData:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """What `check_models` found out about one file: `problem` is None where it is there and good.
+    """What `check_models` found out about one file.
 
-    `part` is the gender, the side, or which of FLAME's embeddings; `path` is None where there is no such file.
+    `part` is the gender, the side, or which of FLAME's embeddings; `path` is None where there is no file;
+    `problem` is None where it is good, or where an embedding is missing that nothing needs.
     """
 
     model: str
@@ -92,8 +93,8 @@ def find_model_file(
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise FileNotFoundError(
-            f"body model folder {folder} {what}; give the folder that holds {model}/{_name(model, part)}.pkl, "
-            f"register at {_SITES[model]}"
+            f"body model folder {folder} {what}; give the folder that holds "
+            f"{model}/{_name(model, part)}.pkl, register at {_SITES[model]}"
         )
     for found in _matches(folder, model, _file_names(model, part)):
         return found
@@ -101,19 +102,20 @@ def find_model_file(
     there = [other for other in others if any(_matches(folder, model, _file_names(model, other)))]
     hint = f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} there; " if there else ""
     raise FileNotFoundError(
-        f"{_name(model, part)}.pkl (or .npz) not in {folder} or {folder / model}; {hint}register at {_SITES[model]}"
+        f"{_name(model, part)}.pkl (or .npz) not in {folder} or {folder / model}; {hint}"
+        f"register at {_SITES[model]}"
     )
 
 
 def read_model_file(path: str | os.PathLike[str], model: str, *, side: str | None = None) -> ModelData:
     """The arrays of the `.pkl` or `.npz` file `path` of `model`, its shapes checked.
 
-    Columns are smplx's: `betas` are the first 10 of `shapedirs`; expressions are columns 300 to 309 of files with
-    400 or more, else 10 to 19. FLAME's landmarks come from `flame_static_embedding.pkl` beside the file, or from
-    inside it. `side` of a MANO file is by default read from its name.
+    Columns are smplx's: `betas` are the first 10 of `shapedirs`; expressions are columns 300 to 309 of files
+    with 400 or more, else 10 to 19. FLAME's landmarks come from `flame_static_embedding.pkl` beside the file,
+    or from inside it. `side` of a MANO file is by default read from its name.
 
-    Raises FileNotFoundError where the file or the embedding is not there, ValueError that names the field where
-    one is missing or of another shape, `RefusedPickleError` where the file asks for code to be run.
+    Raises FileNotFoundError where the file or the embedding is not there, ValueError that names the field
+    where one is missing or of another shape, `RefusedPickleError` where the file asks for code to be run.
     """
     human_model(model)
     path = Path(path)
@@ -128,10 +130,11 @@ def read_model_file(path: str | os.PathLike[str], model: str, *, side: str | Non
 
 
 def check_models(folder: str | os.PathLike[str]) -> list[ModelStatus]:
-    """Look for every model file in `folder`, read each, and say what is missing or broken, and where to get it.
+    """Look for every model file in `folder`, read each, and say what is missing or broken.
 
-    One entry per gender of SMPL, SMPL-X and FLAME, per side of MANO, and for FLAME's two embeddings (the dynamic
-    one is used for the face contour only). Raises FileNotFoundError where `folder` is no folder.
+    One entry per gender of SMPL, SMPL-X and FLAME, per side of MANO, and for FLAME's two embeddings; the
+    dynamic one is not needed (it holds the face contour), the static one only by files without landmarks.
+    Raises FileNotFoundError where `folder` is no folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -140,36 +143,41 @@ def check_models(folder: str | os.PathLike[str]) -> list[ModelStatus]:
     for model in HUMAN_MODELS:
         for part in SIDES if model == "mano" else GENDERS:
             path = next(_matches(folder, model, _file_names(model, part)), None)
-            problem = f"{_name(model, part)}.pkl (or .npz) not found" if path is None else None
-            if path is not None:
-                try:
-                    read_model_file(path, model, side=part if model == "mano" else None)
-                except (ValueError, OSError) as error:
-                    problem = str(error)
+            if path is None:
+                problem: str | None = f"{_name(model, part)}.pkl (or .npz) not found"
+            else:
+                problem = _problem(read_model_file, path, model, side=part if model == "mano" else None)
             statuses.append(ModelStatus(model, part, path, problem, _SITES[model]))
-    for part, name, contour in (("static embedding", _STATIC, False), ("dynamic embedding", _DYNAMIC, True)):
+    needed = not any(status.model == "flame" and status.path and not status.problem for status in statuses)
+    for part, name in (("static embedding", _STATIC), ("dynamic embedding", _DYNAMIC)):
         path = next(_matches(folder, "flame", (name,)), None)
-        problem = f"{name} not found" if path is None else None
+        problem = f"{name} not found" if needed and name == _STATIC else None
         if path is not None:
-            try:
-                _embedding(path, contour=contour)
-            except (ValueError, OSError) as error:
-                problem = str(error)
+            problem = _problem(_embedding, path, contour=name == _DYNAMIC)
         statuses.append(ModelStatus("flame", part, path, problem, _SITES["flame"]))
     return statuses
+
+
+def _problem(read: Callable[..., object], path: Path, *args: str, **options: Any) -> str | None:
+    try:
+        read(path, *args, **options)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None
 
 
 def convert_model(
     path: str | os.PathLike[str], out_path: str | os.PathLike[str], *, model: str | None = None
 ) -> Path:
-    """Write the model file `path` as a plain `.npz` that `numpy.load` reads without pickles, and return its path.
+    """Write the model file `path` as a plain `.npz` that `numpy.load` reads without pickles; return its path.
 
-    Keys and values are the file's, all columns and the width of floats kept, so that smplx and this library fill
-    identical buffers from it; sparse matrices become dense, entries that are no arrays are left out. FLAME's
-    landmark embeddings beside the file are put in. `model` is by default told by the number of vertices.
+    Keys and values are the file's, all columns and the width of floats kept, so that smplx and this library
+    fill identical buffers from it; sparse matrices become dense, entries that are no arrays are left out.
+    FLAME's landmark embeddings beside the file are put in. `model` is by default told by the number of
+    vertices. The file appears whole or not at all.
 
-    The file appears whole or not at all. Raises ValueError where `out_path` is not a `.npz` or is the input, or
-    where the input is not such a model; FileNotFoundError where a file or folder is not there.
+    Raises ValueError where `out_path` is not a `.npz` or is the input, or where the input is not such a
+    model; FileNotFoundError where a file or folder is not there.
     """
     path, out_path = Path(path), Path(out_path)
     if out_path.suffix.lower() != ".npz":
@@ -177,22 +185,22 @@ def convert_model(
     if out_path.exists() and path.exists() and out_path.samefile(path):
         raise ValueError(f"out_path is the input {path}; write to another file")
     members = _load_members(path)
-    if model is None:
-        rows = np.shape(members.get("v_template"))[:1]
-        model = next((name for name, known in HUMAN_MODELS.items() if (known.num_vertices,) == rows), None)
-        if model is None:
-            raise ValueError(
-                f"{path} is none of {', '.join(HUMAN_MODELS)}: its v_template has {rows or 'no'} rows"
-            )
-    human_model(model)
+    model = model or _guess(path, members)
     _model_data(members, path, model, "right")  # checks; the sides of MANO have the same fields
     if model == "flame":
         members |= _flame_landmarks(path)
-    arrays = {
-        key: array for key, array in ((k, _plain_array(v)) for k, v in members.items()) if array is not None
-    }
-    _write_npz(out_path, arrays)
+    plain = {key: _plain_array(value) for key, value in members.items() if key.isidentifier()}
+    _write_npz(out_path, {key: array for key, array in plain.items() if array is not None})
     return out_path
+
+
+def _guess(path: Path, members: Mapping[str, Any]) -> str:
+    vertices = len(members["v_template"]) if isinstance(members.get("v_template"), np.ndarray) else 0
+    for name, known in HUMAN_MODELS.items():
+        if known.num_vertices == vertices:
+            return name
+    counts = ", ".join(f"{name} {known.num_vertices}" for name, known in HUMAN_MODELS.items())
+    raise ValueError(f"{path} is no body model: v_template must have rows as of {counts}, got {vertices}")
 
 
 def _part(model: str, gender: str, side: str | None) -> str:
@@ -215,7 +223,7 @@ def _name(model: str, part: str) -> str:
 def _file_names(model: str, part: str) -> tuple[str, ...]:
     """What the file may be called, in lower case, the names that smplx wants first."""
     name = _name(model, part).lower()
-    names = (f"{name}.npz", f"{name}.pkl")
+    names: tuple[str, ...] = (f"{name}.npz", f"{name}.pkl")
     if model == "smpl":
         letter = part if part == "neutral" else part[0]
         names += tuple(f"basicmodel_{letter}_lbs_10_207_0_v{version}.pkl" for version in ("1.1.0", "1.0.0"))
@@ -226,10 +234,11 @@ def _file_names(model: str, part: str) -> tuple[str, ...]:
 
 def _matches(folder: Path, model: str, names: tuple[str, ...]) -> Iterator[Path]:
     roots = [folder, *_entries(folder, "human_model_files"), *_entries(folder, "models")]
-    if folder.name.lower() in HUMAN_MODELS:  # another model's own folder: its neighbours
-        roots.append(folder.parent)
+    if folder.absolute().name.lower() in HUMAN_MODELS:  # another model's own folder: its neighbours
+        roots.append(folder.absolute().parent)
     own = [sub for root in roots for sub in _entries(root, model)]
-    for place in (*own, *(sub for place in own for sub in _entries(place, "models")), *roots):
+    downloads = [sub for root in own for sub in _entries(root, "models")]
+    for place in (*own, *downloads, *roots):
         for name in names:
             yield from (path for path in _entries(place, name) if path.is_file())
 
@@ -247,7 +256,7 @@ def _load_members(path: Path) -> dict[str, Any]:
     members = load_npz(path) if path.suffix.lower() == ".npz" else load_pickle(path)
     if not isinstance(members, dict):
         raise ValueError(f"{path} holds a {type(members).__name__}, not a dict of arrays")
-    return members
+    return {key: value for key, value in members.items() if isinstance(key, str)}
 
 
 class _Fields:
@@ -271,9 +280,8 @@ class _Fields:
             raise ValueError(f"{self._path}: {key} must hold whole numbers")
         array = np.ascontiguousarray(array, np.int64)
         if array.size and not low <= int(array.min()) <= int(array.max()) < high:
-            raise ValueError(
-                f"{self._path}: {key} must lie in {low}..{high - 1}, got {array.min()}..{array.max()}"
-            )
+            got = f"{array.min()}..{array.max()}"
+            raise ValueError(f"{self._path}: {key} must lie in {low}..{high - 1}, got {got}")
         return array
 
     def _array(self, key: str, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -281,10 +289,13 @@ class _Fields:
             there = ", ".join(sorted(map(str, self._members))[:20])
             raise ValueError(f"{self._path} has no {key!r}; it has {there or 'nothing'}")
         value = self._members[key]
-        got = np.shape(value) if isinstance(value, (np.ndarray, list, tuple)) else getattr(value, "shape", ())
+        try:
+            got = (value if hasattr(value, "toarray") else np.asarray(value)).shape
+        except ValueError:  # ragged lists
+            got = ()
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
         if len(got) != len(shape) or any(n not in (None, m) for n, m in zip(shape, got, strict=True)):
-            raise ValueError(f"{self._path}: {key} must be ({wanted}), got {tuple(got)}")
+            raise ValueError(f"{self._path}: {key} must be ({wanted}), got {got}")
         array = np.asarray(value.toarray() if hasattr(value, "toarray") else value)
         if array.dtype.kind not in "biuf":
             raise ValueError(f"{self._path}: {key} must hold numbers, got {array.dtype}")
@@ -372,7 +383,7 @@ def _plain_array(value: Any) -> np.ndarray | None:
         return np.asarray(value.toarray())
     try:
         array = np.asarray(value)
-    except ValueError:  # ragged lists
+    except ValueError:
         return None
     return array if array.dtype.kind in "biufSU" else None
 
@@ -381,9 +392,9 @@ def _write_npz(out_path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     temporary = out_path.with_name(f".{out_path.name}.{os.getpid()}.part")
     try:
         with zipfile.ZipFile(temporary, "w") as archive:
-            for key in filter(str.isidentifier, arrays):
+            for key, array in arrays.items():
                 with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, arrays[key], allow_pickle=False)
+                    np.lib.format.write_array(member, array, allow_pickle=False)
         os.replace(temporary, out_path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -26,8 +26,8 @@ _NAMES = ("human36m-17", "coco-17", "mpi-inf-3dhp-17", "interhand-21")
 
 @dataclass(frozen=True)
 class JointRegressor:
-    """`weights`: (K, V) float32, joints = weights @ vertices; `names`: K joint names; `body`: the topology that
-    it is for, `official` or `open`. Raises ValueError where shapes do not fit or weights are not finite.
+    """`weights`: (K, V) float32, joints = weights @ vertices; `names`: K joint names; `body`: the topology
+    that it is for, `official` or `open`. Raises ValueError where shapes do not fit or weights are not finite.
     """
 
     weights: np.ndarray
@@ -75,8 +75,8 @@ def joint_regressor(regressor: Any, model: BodyModel) -> JointRegressor:
     if model.is_open != (found.body == "open"):
         if model.is_open:
             raise ValueError(
-                "regressors of the official topology are garbage on the open body, whose vertices are others; "
-                f"use one of {', '.join(_NAMES)}, or give body_models= the folder of official files "
+                "regressors of the official topology are garbage on the open body, whose vertices are other "
+                f"ones; use one of {', '.join(_NAMES)}, or give body_models= the folder of official files "
                 "(one made for the open body: JointRegressor(weights, names, body='open'))"
             )
         raise ValueError(f"a regressor of the open body is garbage on {model.source}, an official model")
@@ -114,7 +114,9 @@ def _open_regressor(name: str, model: str) -> JointRegressor:
         key = f"{name}/{model}"
         if key not in archive:
             there = [k.split("/")[0] for k in archive.files if k.endswith(f"/{model}")]
-            raise ValueError(f"no {name} regressor for the open {model}; there are {', '.join(there) or 'none'}")
+            raise ValueError(
+                f"no {name} regressor for the open {model}; there are {', '.join(there) or 'none'}"
+            )
         weights = archive[key]
     return JointRegressor(weights, JOINT_SETS[name].joints, body="open")
 

@@ -22,7 +22,8 @@ from neuralannot.parameters import human_model
 FOLDER_VARIABLE = "NEURALANNOT_BODY_MODELS"
 OPEN_FOLDER = Path(__file__).parent / "open"
 
-# MANO's left-hand model has the sign of `shapedirs[:, 0]` wrong; where left and right agree in it, it is that file.
+# MANO's left-hand model has the sign of `shapedirs[:, 0]` wrong; where left and right agree in it, it is
+# that file.
 _LEFT_HAND_BUG = 1.0
 
 # The order in which smplx stacks rotations into the full pose; None stands for joints that stay at rest.
@@ -132,10 +133,10 @@ class BodyModel(nn.Module):
     ) -> BodyOutput:
         """Pose the model. Parameters that the model has and that are not given are zero, in every row.
 
-        Shapes: `global_orient`, `jaw_pose`, `transl` (B, 3); `body_pose` (B, 23, 3) for SMPL or (B, 21, 3) for
-        SMPL-X; `hand_pose`, `left_hand_pose`, `right_hand_pose` (B, 15, 3); `betas`, `expression` (B, 10);
-        rotations also flat. Raises ValueError for a parameter that the model does not have, a wrong shape,
-        batches of different sizes, or no parameter at all.
+        Shapes: `global_orient`, `jaw_pose`, `transl` (B, 3); `body_pose` (B, 23, 3) for SMPL or (B, 21, 3)
+        for SMPL-X; `hand_pose`, `left_hand_pose`, `right_hand_pose` (B, 15, 3); `betas`, `expression` (B,
+        10); rotations also flat. Raises ValueError for a parameter that the model does not have, a wrong
+        shape, batches of different sizes, or no parameter at all.
         """
         given = {name: value for name, value in locals().items() if isinstance(value, Tensor)}
         values = self._check(given)

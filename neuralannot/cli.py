@@ -1,0 +1,292 @@
+"""The command `neuralannot`: arguments in, the library's functions called, one line for a user's mistake."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from neuralannot.catalog import RELEASES
+from neuralannot.parameters import SIDES
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes in arguments take one line, and exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{self.prog}: {message} (see {self.prog} --help)\n")
+        raise SystemExit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, or 2 for a user's mistake."""
+    options = _parser().parse_args(arguments)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        options.run(options)
+    except BrokenPipeError:
+        # Whoever read our output has enough; what is left must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        # These say what is wrong with the input; anything else is a bug, and shows its traceback.
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        sys.stderr.write(f"neuralannot: {text}\n")
+        return 2
+    return 0
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    sys.stderr.write(f"neuralannot: note: {message}\n")
+
+
+def _print(line: str = "") -> None:
+    sys.stdout.write(line + "\n")
+
+
+# --- commands
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from neuralannot.demo import FILES, run_demo
+
+    for line in run_demo(options.out):
+        _print(line)
+    _print(f"written to {Path(options.out).resolve()}:")
+    for name in FILES:
+        _print(f"  {name}")
+
+
+def _releases(options: argparse.Namespace) -> None:
+    for release in RELEASES.values():
+        if options.data_set and options.data_set.lower() not in release.data_set.lower():
+            continue
+        _print(f"{release.name}  ({release.data_set}, {release.model.upper()}, {release.space} space)")
+        _print(f"    file         {_shown(release.files)}")
+        _print(f"    annotations  {' or '.join(map(_shown, release.annotations))}")
+        if release.cameras:
+            _print(f"    cameras      {_shown(release.cameras)}")
+        if release.joints:
+            _print(f"    3D joints    {_shown(release.joints)}")
+        _print(f"    page         {release.page}")
+        _print(f"    licence      {release.licence}")
+
+
+def _shown(template: str) -> str:
+    for name, text in (("{three}", "ThreeRecipes"), ("{two}", "TwoRecipes")):
+        template = template.replace(name, text)
+    return template
+
+
+def _info(options: argparse.Namespace) -> None:
+    from neuralannot.summary import summarize
+
+    _print(summarize(_load(options)))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from neuralannot.exports import export_joints, export_meshes
+
+    gt = _chosen(_load(options), options.ids)
+    progress = sys.stderr.isatty()
+    out = Path(options.out)
+    if options.to == "npz":
+        path = out if out.suffix == ".npz" else out / "joints.npz"
+        written = [
+            export_joints(
+                gt,
+                path,
+                body_models=options.body_models,
+                space=options.space,
+                regressor=options.regressor,
+                progress=progress,
+            )
+        ]
+    else:
+        written = export_meshes(
+            gt,
+            out,
+            suffix=options.to,
+            body_models=options.body_models,
+            space=options.space,
+            progress=progress,
+        )
+    _print(f"{len(gt)} bodies: {written[0]}" + (f" … {written[-1].name}" if len(written) > 1 else ""))
+
+
+def _render(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from neuralannot.images import read_image, write_image
+
+    gt = _load(options)
+    if options.ids:
+        gt = _chosen(gt, options.ids)
+    else:
+        name = Path(options.image).name
+        rows = [row for row, path in enumerate(gt.image_path) if Path(path).name == name]
+        if not rows:
+            raise ValueError(f"{options.image}: no annotation with a fit is of an image called {name}")
+        gt = gt.rows(np.array(rows))
+    image = read_image(options.image)
+    picture = gt.forward(body_models=options.body_models).overlay(image, opacity=options.opacity)
+    write_image(options.out, picture)
+    _print(f"{len(gt)} bodies on {options.image}: {options.out}")
+
+
+def _models_check(options: argparse.Namespace) -> None:
+    from neuralannot.body_models.files import check_models
+
+    found = check_models(options.folder)
+    for status in found:
+        good = status.problem is None and status.path is not None
+        state = (
+            str(status.path) if good else f"{status.problem or 'missing'}; register at {status.register_at}"
+        )
+        _print(f"{'ok ' if good else '-- '} {status.model:<6}{status.part:<18}{state}")
+    there = sum(s.problem is None and s.path is not None for s in found)
+    _print(f"{there} of {len(found)} files are there")
+
+
+def _models_convert(options: argparse.Namespace) -> None:
+    from neuralannot.body_models.files import convert_model
+
+    _print(f"written: {convert_model(options.file, options.out, model=options.model)}")
+
+
+# --- arguments
+
+
+def _load(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # a PseudoGT; its room imports late
+    from neuralannot.loading import load_pseudo_gt
+
+    return load_pseudo_gt(
+        options.file if len(options.file) > 1 else options.file[0],
+        release=options.release,
+        annotations=options.annotations,
+        cameras=options.cameras,
+    )
+
+
+def _chosen(gt, ids: list[str] | None):  # type: ignore[no-untyped-def]
+    return gt.rows(gt.rows_of([_key(text) for text in ids])) if ids else gt
+
+
+def _key(text: str) -> int | tuple[int | str, ...]:
+    """`476384`, `476384/right`, `1/2/1/0` (a frame key)."""
+    parts = text.split("/")
+    try:
+        key = tuple(part if part in SIDES else int(part) for part in parts)
+    except ValueError:
+        raise ValueError(
+            f"--ids: {text!r} is neither an id (476384, 476384/right) nor a frame key (1/2/1/0)"
+        ) from None
+    return key[0] if len(key) == 1 and isinstance(key[0], int) else key
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="neuralannot",
+        description="NeuralAnnot's pseudo ground truth: read, pose, project, draw, export.",
+        epilog="example: neuralannot info MSCOCO_train_SMPL_NeuralAnnot.json",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: object, text: str, example: str, of: object = commands) -> _Parser:
+        sub = of.add_parser(name, help=text, description=text, epilog=f"example: {example}")  # type: ignore[attr-defined]
+        sub.set_defaults(run=run)
+        return sub
+
+    demo = command("demo", _demo, "run the main job on what ships", "neuralannot demo --out demo_out")
+    demo.add_argument("--out", default="demo_out", help="folder to write to (default: %(default)s)")
+
+    releases = command(
+        "releases", _releases, "what exists: files, companions, page, licence", "neuralannot releases mscoco"
+    )
+    releases.add_argument("data_set", nargs="?", help="only data sets whose name holds this")
+
+    info = command(
+        "info",
+        _info,
+        "what a file is: counts, coverage, ranges, missing",
+        "neuralannot info MSCOCO_train_SMPL_NeuralAnnot.json",
+    )
+    _file_arguments(info)
+
+    export = command(
+        "export",
+        _export,
+        "write meshes, or joints and parameters",
+        "neuralannot export MSCOCO_train_SMPL_NeuralAnnot.json --ids 476384 --to obj --out meshes",
+    )
+    _file_arguments(export)
+    _body_arguments(export)
+    export.add_argument("--to", choices=("obj", "ply", "glb", "npz"), required=True, help="what to write")
+    export.add_argument("--out", required=True, help="folder (made if it is not there), or a .npz file")
+    export.add_argument("--space", choices=("camera", "world"), default="camera", help="default: %(default)s")
+    export.add_argument("--regressor", help="for npz: a (K, V) .npy, or a name such as human36m-17")
+
+    render = command(
+        "render",
+        _render,
+        "draw the bodies over their image",
+        "neuralannot render MSCOCO_train_SMPL_NeuralAnnot.json --image 000000000785.jpg --out overlay.png",
+    )
+    _file_arguments(render)
+    _body_arguments(render)
+    render.add_argument("--image", required=True, help="the original image")
+    render.add_argument("--out", required=True, help="picture to write (.png, .jpg)")
+    render.add_argument("--opacity", type=float, default=0.85, help="0 to 1 (default: %(default)s)")
+
+    models = parser_group = commands.add_parser(
+        "models",
+        help="body model files: check, convert",
+        description="body model files",
+        epilog="example: neuralannot models check human_model_files",
+    )
+    of = parser_group.add_subparsers(metavar="COMMAND", required=True)
+    check = command(
+        "check",
+        _models_check,
+        "what is there, what is missing, where to register",
+        "neuralannot models check human_model_files",
+        of,
+    )
+    check.add_argument("folder")
+    convert = command(
+        "convert",
+        _models_convert,
+        "write a model file as a plain .npz",
+        "neuralannot models convert SMPL_NEUTRAL.pkl SMPL_NEUTRAL.npz",
+        of,
+    )
+    convert.add_argument("file")
+    convert.add_argument("out")
+    convert.add_argument(
+        "--model", choices=("smpl", "smplx", "mano", "flame"), help="default: by the file's name"
+    )
+    del models
+    return parser
+
+
+def _file_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="+", help="a released file, several subjects of Human3.6M, or a folder")
+    parser.add_argument("--release", help="its name, where the file's name does not tell")
+    parser.add_argument("--annotations", help="COCO-format file (default: beside the file)")
+    parser.add_argument("--cameras", help="camera file (default: beside the file)")
+
+
+def _body_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ids", nargs="+", metavar="ID", help="annotation ids or frame keys (default: all)")
+    parser.add_argument(
+        "--body-models",
+        metavar="DIR",
+        help="official files (default: NEURALANNOT_BODY_MODELS, or the open body)",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
