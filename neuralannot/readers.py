@@ -8,6 +8,7 @@ Hand files, where a side may be null, also give `all/entry` (M, 1 or K): every i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from neuralannot.parameters import GENDERS, SIDES, VALIDITY_FIELDS, Field, Human
 
 _ZEROS = bytes(8 * 128)  # stands for an absent optional field; the widest has 45 numbers
 _CAMERA_FIELDS = ("focal", "princpt")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass
@@ -37,6 +39,7 @@ class _Leaves:
     sides: bytearray = field(default_factory=bytearray)
     entries: list[tuple[int, ...]] = field(default_factory=list)
     ignored: set[str] = field(default_factory=set)
+    names: list[str] = field(default_factory=list)  # of this chunk's leaves, for errors
 
 
 class _LeafReader:
@@ -57,25 +60,42 @@ class _LeafReader:
 
     def append(self, leaf: Any, name: str) -> None:
         """Read one leaf. `name` is its key, for errors: `476384`, `2/1/0`, `3/69148/right`."""
-        release, params, extra = self.release, leaf, 0
+        release, params, known = self.release, leaf, 0
         if release.leaf_key is not None:
             params = self._object(leaf, release.leaf_key, name)
             camera = self._object(leaf, "cam_param", name)
             for field_name in _CAMERA_FIELDS:
                 self._numbers(camera, field_name, 16, name)
+            if len(leaf) != 2:
+                self._others(leaf, (release.leaf_key, "cam_param"), name)
+            if len(camera) != 2:
+                self._others(camera, _CAMERA_FIELDS, name)
         elif not isinstance(leaf, simdjson.Object):
             raise self._error(name, f"expected an object of {self._expected()}, got {_kind(leaf)}")
         for spec in self.model.fields:
-            extra += self._field(params, spec, name)
+            known += self._field(params, spec, name)
+        self.leaves.names.append(name)
+        if known == len(params):  # the most frequent: no flags, no gender, and nothing to look for
+            for flag in self.flags:
+                self.leaves.flags[flag].append(1)
+            self.leaves.gender.append(0)
+            return
         for flag in self.flags:
-            extra += self._flag(params, flag, name)
-        extra += self._gender(params, name)
-        if extra != len(params):
-            known = {*self.widths, *self.flags, "gender"}
-            self.leaves.ignored |= {k for k in _keys(params) if k not in known}
+            known += self._flag(params, flag, name)
+        known += self._gender(params, name)
+        if known != len(params):
+            self._others(params, (*self.widths, *self.flags, "gender"), name)
 
-    def flush(self, keys: list[tuple[int, ...]]) -> None:
-        """Turn the chunk's doubles into float32: half the memory. `keys` are those of the chunk's leaves."""
+    def _others(self, holder: Any, known: tuple[str, ...], name: str) -> None:
+        """Note the fields that are not known; refuse one that is there twice: either may be meant."""
+        fields = _keys(holder)
+        twice = next((f for f in fields if fields.count(f) > 1), None)
+        if twice is not None:
+            raise self._error(name, f"{twice!r} is there {fields.count(twice)} times; expected once")
+        self.leaves.ignored.update(f for f in fields if f not in known)
+
+    def flush(self) -> None:
+        """Turn the chunk's doubles into float32: half the memory."""
         for name, buffers in self.leaves.numbers.items():
             values = np.frombuffer(b"".join(buffers), np.float64).reshape(len(buffers), -1 if buffers else 1)
             with np.errstate(over="ignore"):
@@ -83,11 +103,12 @@ class _LeafReader:
             bad = np.argwhere(~np.isfinite(narrow))
             if len(bad):
                 row, column = bad[0]
-                key = "/".join(map(str, keys[row]))
-                raise self._error(key, f"{name!r} holds {values[row, column]}, beyond what float32 holds")
+                what = f"{name!r} holds {values[row, column]}, beyond what float32 holds"
+                raise self._error(self.leaves.names[row], what)
             if buffers:
                 self.leaves.arrays[name].append(narrow)
             buffers.clear()
+        self.leaves.names.clear()
 
     def column(self, name: str) -> np.ndarray:
         """The whole column of a field, (N, width) float32."""
@@ -138,7 +159,7 @@ class _LeafReader:
             self.leaves.gender.append(0)
             return 0
         if value not in GENDERS:
-            raise self._error(name, f"gender must be one of {', '.join(GENDERS)}, got {value!r}")
+            raise self._error(name, f"'gender' must be one of {', '.join(GENDERS)}, got {_kind(value)}")
         self.leaves.gender.append(GENDERS.index(value))
         return 1
 
@@ -178,7 +199,6 @@ def read_fits(path: Path, release: Release, groups: dict[str, str]) -> dict[str,
     hands = release.layout in ("hands", "hand-frames")
     depth = len(release.key_names) - len(lead)
     for chunk, document in _documents(path, depth):
-        before = len(reader.leaves.keys)
         outer = tuple(_integer(path, k, release) for k in chunk.prefix)
         for text in document:
             key = (*lead, *outer, _integer(path, text, release))
@@ -189,7 +209,7 @@ def read_fits(path: Path, release: Release, groups: dict[str, str]) -> dict[str,
             else:
                 reader.append(entry, name)
                 reader.leaves.keys.append(key)
-        reader.flush(reader.leaves.keys[before:])
+        reader.flush()
     _warn_of_ignored(path, reader.leaves.ignored)
     return _columns(path, release, reader)
 
@@ -280,13 +300,13 @@ def _check_duplicates(path: Path, release: Release, keys: np.ndarray) -> None:
 
 
 def _integer(path: Path, text: str, release: Release) -> int:
-    try:
-        return int(text)
-    except ValueError:
+    # int() takes "1_0" and " 1" too, and more digits than a column holds.
+    if _INTEGER.fullmatch(text) is None:
         raise ValueError(
             f"{path}: key {text!r} is not a number; expected [{']['.join(release.key_names)}] keys "
             f"of a {release.name} file"
-        ) from None
+        )
+    return int(text)
 
 
 def _keys(holder: Any) -> list[str]:
@@ -299,8 +319,14 @@ def _kind(value: object) -> str:
     if isinstance(value, simdjson.Object):
         return "an object"
     if isinstance(value, simdjson.Array):
-        strange = next((v for v in _flat(value.as_list()) if not isinstance(v, (int, float))), None)
-        return f"a list that holds {strange!r}" if strange is not None else "a list that holds null"
+        strange = [
+            v for v in _flat(value.as_list()) if isinstance(v, bool) or not isinstance(v, (int, float))
+        ]
+        return f"a list that holds {_kind(strange[0])}" if strange else f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, bool):
+        return str(value).lower()
     return repr(value)
 
 

@@ -14,7 +14,7 @@ _MOST = 8  # examples of a long list
 
 def summarize(gt: PseudoGT) -> str:
     """A table of lines, `name  value`, about all rows of `gt`. Units are in the text."""
-    return "\n".join(f"{name:<14}{value}" for name, value in _lines(gt))
+    return "\n".join(f"{name:<18}{value}" for name, value in _lines(gt))
 
 
 def _lines(gt: PseudoGT) -> Iterator[tuple[str, str]]:

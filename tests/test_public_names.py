@@ -1,0 +1,79 @@
+"""What the package promises: its public names, and an import that costs nothing."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import neuralannot
+
+PUBLIC = [
+    "JOINT_SETS",
+    "RELEASES",
+    "Bodies",
+    "BodyModel",
+    "Camera",
+    "JointRegressor",
+    "PseudoGT",
+    "Release",
+    "convert_joints",
+    "load_body_model",
+    "load_pseudo_gt",
+    "render_overlay",
+    "save_mesh",
+]
+
+
+def test_public_names_are_these():
+    assert neuralannot.__all__ == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_load_and_are_documented(name):
+    value = getattr(neuralannot, name)
+    assert name in dir(neuralannot)
+    if inspect.isclass(value) or inspect.isfunction(value):
+        assert value.__doc__
+
+
+@pytest.mark.parametrize("cls", ["PseudoGT", "Camera", "Bodies"])
+def test_public_methods_are_documented(cls):
+    for name, member in vars(getattr(neuralannot, cls)).items():
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
+            assert inspect.getdoc(member), f"{cls}.{name}"
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'load_pseudo_gtt'"):
+        _ = neuralannot.load_pseudo_gtt
+    from neuralannot import body_models
+
+    with pytest.raises(AttributeError, match="no attribute 'Layer'"):
+        _ = body_models.Layer
+
+
+def test_importing_does_not_pay_for_torch():
+    code = (
+        "import sys, neuralannot, neuralannot.loading, neuralannot.train\n"
+        "heavy = {'torch', 'smplx', 'trimesh', 'cv2', 'scipy.spatial'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_importing_writes_and_prints_nothing(tmp_path):
+    code = "import neuralannot, neuralannot.bodies, neuralannot.body_models.model, neuralannot.render"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_core_does_not_import_train():
+    from pathlib import Path
+
+    package = Path(neuralannot.__file__).parent
+    for module in package.rglob("*.py"):
+        if "train" not in module.relative_to(package).parts:
+            assert "neuralannot.train" not in module.read_text(), module
