@@ -28,8 +28,9 @@ class Bodies:
     """B posed bodies.
 
     `vertices`: (B, V, 3) float32 metres, None where only joints were asked for; `joints`: (B, J, 3) float32
-    metres; `joint_names`: J names; `faces`: (F, 3) int64, for hands of both sides a dict side -> (F, 3);
-    `space`: `camera` or `world`; `camera`: B cameras, None where there are none; `sides`: (B,) of hands.
+    metres; `joint_names`: J names, for hands of both sides without `right_` and `left_`; `faces`: (F, 3)
+    int64, for hands of both sides a dict side -> (F, 3); `space`: `camera` or `world`; `camera`: B cameras,
+    at the origin where the bodies are in camera space, None where there are none; `sides`: (B,) of hands.
     """
 
     vertices: torch.Tensor | None
@@ -70,27 +71,12 @@ class Bodies:
     def overlay(self, image: np.ndarray, *, colors: Any = None, opacity: float = 0.85) -> np.ndarray:
         """The bodies drawn over their image, each with its own camera, nearer ones in front.
 
-        `image`: (H, W, 3) uint8 RGB, the original image that all of the bodies are annotated in; `colors`,
-        `opacity` as in `render_overlay`. Returns a new (H, W, 3) uint8 RGB.
-        Raises ValueError where the image is not of the annotated size, or vertices or cameras are not there.
+        `image`: (H, W, 3) uint8 RGB, the original image that all of the bodies are annotated in. Returns a new
+        (H, W, 3) uint8 RGB. `colors`, `opacity` and what is raised: see `neuralannot.render.render_bodies`.
         """
-        from neuralannot.render import render_overlay
+        from neuralannot.render import render_bodies
 
-        if self.vertices is None or self.camera is None:
-            raise ValueError("an overlay needs vertices and cameras: forward with want='mesh', joined")
-        self.camera.check_image(image.shape[1], image.shape[0])
-        vertices = self.vertices
-        if self.space == "world":
-            vertices = self.camera.world_to_camera(vertices)
-        return render_overlay(
-            image,
-            list(vertices.cpu().numpy()),
-            [self.faces_of(row) for row in range(len(self))],
-            self.camera.focal,
-            self.camera.princpt,
-            colors=colors,
-            opacity=opacity,
-        )
+        return render_bodies(image, self, colors=colors, opacity=opacity)
 
 
 def forward_batches(
@@ -144,10 +130,10 @@ def forward(gt: PseudoGT, **options: Any) -> Bodies:
     return Bodies(
         vertices,
         joints,
-        parts[0].joint_names,
+        functools.reduce(_common_names, (p.joint_names for p in parts)),
         parts[0].faces if len(faces) < 2 else faces,
         parts[0].space,
-        None if parts[0].camera is None else gt.camera,
+        _camera_in(gt, parts[0].space),
         gt.side,
     )
 
@@ -185,11 +171,12 @@ def _forward(
         with torch.no_grad():
             where = model.v_template.device
             out = model(**{name: torch.tensor(v[rows], device=where) for name, v in params.items()})
-            posed, names = out.joints, model.joint_names
+            posed, own = out.joints, model.joint_names
             if regressor is not None:
                 fitting = regressor_for(model, regressor)
                 weights = torch.tensor(fitting.weights, device=posed.device)
-                posed, names = torch.einsum("kv,bvc->bkc", weights, out.vertices), fitting.names
+                posed, own = torch.einsum("kv,bvc->bkc", weights, out.vertices), fitting.names
+            names = _common_names(names or own, own)
         if joints is None:
             joints = posed.new_empty(len(gt), *posed.shape[1:])
             vertices = out.vertices.new_empty(len(gt), *out.vertices.shape[1:]) if want == "mesh" else None
@@ -199,14 +186,27 @@ def _forward(
             vertices[index] = out.vertices
         faces[side or ""] = model.faces
     assert joints is not None
-    camera = gt.camera
     if gt.space == "world" and space == "camera":
-        assert camera is not None
+        camera = gt.require_camera()
         joints = camera.world_to_camera(joints)
         vertices = None if vertices is None else camera.world_to_camera(vertices)
-        camera = Camera.from_intrinsics(camera.focal, camera.princpt, camera.image_size)
     only = next(iter(faces.values())) if len(faces) == 1 else faces
-    return Bodies(vertices, joints, names, only, space, camera, gt.side)
+    return Bodies(vertices, joints, names, only, space, _camera_in(gt, space), gt.side)
+
+
+def _camera_in(gt: PseudoGT, space: str) -> Camera | None:
+    """The rows' cameras for bodies in `space`: in camera space they stand at the origin."""
+    camera = gt.camera
+    if camera is None or space == "world":
+        return camera
+    return Camera.from_intrinsics(camera.focal, camera.princpt, camera.image_size)
+
+
+def _common_names(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of joints that are both: those of a right and a left hand lose their side."""
+    if one == other:
+        return one
+    return tuple(name.removeprefix("right_").removeprefix("left_") for name in one)
 
 
 def zero_invalid(params: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -270,4 +270,6 @@ def _no_bodies(gt: PseudoGT, options: dict[str, Any]) -> Bodies:
         joints = len(names)
     vertices = torch.zeros(0, model.num_vertices, 3) if options["want"] == "mesh" else None
     empty = torch.zeros(0, joints, 3)
-    return Bodies(vertices, empty, names, model.faces, options["space"], gt.camera, gt.side)
+    return Bodies(
+        vertices, empty, names, model.faces, options["space"], _camera_in(gt, options["space"]), gt.side
+    )

@@ -178,8 +178,14 @@ def read_cameras(
             cameras[key] = _camera(path, (s, seq, cam), entry, "focal", "princpt")
     elif data_set == "InterHand2.6M":
         for capture, entry in content.items():
-            for cam in _need(path, (capture,), entry, "campos"):
-                one = {name: _need(path, (capture,), entry, name).get(cam) for name in _INTERHAND_FIELDS}
+            fields = {name: _need(path, (capture,), entry, name) for name in _INTERHAND_FIELDS}
+            for name, by_camera in fields.items():
+                if not isinstance(by_camera, Mapping):
+                    raise ValueError(
+                        f"{path}: camera {capture}: {name!r} must be an object by camera, got {by_camera!r}"
+                    )
+            for cam in fields["campos"]:
+                one = {name: by_camera.get(cam) for name, by_camera in fields.items()}
                 R = _array(path, (capture, cam), one, "camrot", (3, 3))
                 one |= {"R": R, "t": -R @ _array(path, (capture, cam), one, "campos", (3,))}
                 cameras[_number(path, capture), _number(path, cam)] = _camera(
@@ -229,7 +235,10 @@ def _camera(path: Path, name: tuple[str, ...], entry: Any, focal: str, princpt: 
         for field, shape in ((focal, (2,)), (princpt, (2,)), ("R", (3, 3)), ("t", (3,)))
     ]
     values[3] = values[3] / 1000  # file: mm -> m
-    return Camera(*values)
+    try:
+        return Camera(*values)
+    except ValueError as error:
+        raise ValueError(f"{path}: camera {'/'.join(name)}: {error}") from None
 
 
 def _need(path: str | Path, name: tuple[str, ...], entry: Any, field: str) -> Any:

@@ -250,8 +250,8 @@ def release_named(name: str) -> Release:
     if name in RELEASES:
         return RELEASES[name]
     near = difflib.get_close_matches(name.lower(), RELEASES, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown release {name!r}{hint} The releases are {', '.join(RELEASES)}")
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"unknown release {name!r}; {hint}expected one of {', '.join(RELEASES)}")
 
 
 def identify(path: str | Path) -> tuple[Release, dict[str, str]] | None:

@@ -44,7 +44,9 @@ class TableStack:
         if rows is None:
             return columns[0] if len(columns) == 1 else np.concatenate(columns)
         absent = rows < 0
-        if len(columns) == 1:
+        if absent.all():  # the tables may have no row to stand for one
+            values = np.zeros((len(rows), *columns[0].shape[1:]), columns[0].dtype)
+        elif len(columns) == 1:
             values = columns[0][np.where(absent, 0, rows)] if absent.any() else columns[0][rows]
         else:
             values = np.empty((len(rows), *columns[0].shape[1:]), columns[0].dtype)
@@ -54,7 +56,6 @@ class TableStack:
                 here = which == k
                 values[here] = column[rows[here] - ends[k]]
         if absent.any():
-            values = values.copy()
             values[absent] = np.nan if values.dtype.kind == "f" else 0
         return values
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
 
 import numpy as np
+
+from neuralannot.atomic import whole_file
 
 __all__ = ["read_image", "write_image"]
 
@@ -77,9 +78,5 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
         raise ValueError(f"opencv could not encode {path.name} of shape {image.shape}")
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}{suffix}")
-    try:
+    with whole_file(path) as part:
         part.write_bytes(data.tobytes())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -12,10 +12,11 @@ from typing import BinaryIO
 
 CHUNK_BYTES = 1 << 19  # some 250 leaves: lookups in a chunk are linear, and parsing stays in the cache
 
-_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*")
+_BLANK = b" \t\r\n"  # what JSON calls white space
+_START = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*")
 _BRACE = re.compile(rb"[{}]")
-_KEY_BEFORE = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*$')
-_SEPARATOR = re.compile(rb"[\s,]*")
+# Between the brace before and the one that opens an object: a comma unless it is the first, and its key.
+_KEY_BETWEEN = re.compile(rb'([ \t\r\n,]*)"((?:[^"\\]|\\.)*)"[ \t\r\n]*:[ \t\r\n]*')
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,11 @@ def json_chunks(path: Path, depth: int) -> Iterator[Chunk]:
     """The entries `depth` keys deep in the JSON object in `path`, some hundred at a time, in file order.
 
     With depth 1 the entries are the file's own; with depth 3 those of `[key][key]`. Strings that hold braces
-    are not expected in released files; where they break the split, parsing the chunk fails.
+    are not expected in released files; where they break the split, parsing the chunk fails: what lies between
+    two chunks is one comma, so that chunks that are all valid make a valid file, and nothing is left out.
 
-    Raises ValueError where the file is empty, not an object, or ends before its last brace.
+    Raises ValueError where the file is empty, not an object, ends before its last brace or goes on after it,
+    or holds something else than objects above the entries.
     """
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty; expected a JSON object, download it again")
@@ -57,26 +60,28 @@ def json_chunks(path: Path, depth: int) -> Iterator[Chunk]:
 
 def _split_top(path: Path, file: BinaryIO, start: int) -> Iterator[Chunk]:
     """Split at depth 1 by counting braces, which costs next to nothing."""
-    size, window = path.stat().st_size, CHUNK_BYTES
+    size, window, first = path.stat().st_size, CHUNK_BYTES, True
     while True:
         file.seek(start)
         piece = file.read(window)
-        lead = _after_separator(piece, 0)
-        start, piece = start + lead, piece[lead:]
         level = 1 + piece.count(b"{") - piece.count(b"}")
-        if start + len(piece) == size:
-            stripped = piece.rstrip()
-            if level != 0 or not stripped.endswith(b"}"):
+        if start + len(piece) >= size:
+            body = piece.rstrip(_BLANK)
+            if level > 0:
                 raise _truncated(path, size, piece)
-            yield Chunk((), b"{" + stripped, start - 1)
+            if level < 0 or not body.endswith(b"}"):
+                raise _trailing(path, start + _end_of_object(body))
+            if first or body.lstrip(_BLANK) != b"}":
+                lead = 0 if first else _after_comma(path, body[:-1], start)
+                yield Chunk((), b"{" + body[lead:], start + lead - 1)
             return
         cut = _last_border(piece, level)
         if cut == 0:
             window *= 2  # one entry fills the window
             continue
-        yield Chunk((), b"{" + piece[:cut] + b"}", start - 1)
-        start += cut
-        window = CHUNK_BYTES
+        lead = 0 if first else _after_comma(path, piece[:cut], start)
+        yield Chunk((), b"{" + piece[lead:cut] + b"}", start + lead - 1)
+        start, window, first = start + cut, CHUNK_BYTES, False
 
 
 def _last_border(piece: bytes, level: int) -> int:
@@ -95,47 +100,94 @@ def _last_border(piece: bytes, level: int) -> int:
         end = position
 
 
+def _end_of_object(piece: bytes) -> int:
+    """Where in `piece`, which begins inside of the file's object, that object ends."""
+    level = 1
+    for brace in _BRACE.finditer(piece):
+        level += 1 if brace.group() == b"{" else -1
+        if level == 0:
+            return brace.end()
+    return len(piece)
+
+
 def _split_deep(path: Path, text: mmap.mmap, start: int, depth: int) -> Iterator[Chunk]:
-    level, first, prefix = 0, 0, []
-    closed = -1
+    level, last, prefix = (
+        0,
+        start,
+        [],
+    )  # `last`: the end of the brace before; at `depth`, where the chunk begins
+    leading = False  # whether the chunk begins after another of the same object
     for brace in _BRACE.finditer(text, start):
+        here = brace.start()
         if brace.group() == b"{":
             level += 1
-            if 1 < level <= depth:
-                prefix.append(_key_before(path, text, brace.start()))
-            if level == depth:
-                first = brace.end()
+            if level <= depth:
+                if level > 1:
+                    prefix.append(_key_between(path, text, last, here))
+                last, leading = brace.end(), False
             continue
         level -= 1
-        if level == depth and brace.end() - first >= CHUNK_BYTES:
-            yield Chunk(tuple(prefix), b"{" + text[first : brace.end()] + b"}", first - 1)
-            first = _after_separator(text, brace.end())
-        elif level == depth - 1:
-            body = text[first : brace.start()]
-            if body.strip():
-                yield Chunk(tuple(prefix), b"{" + body + b"}", first - 1)
-        if level == 0:
-            closed = brace.end()
-            break
-        if level < depth:
+        if level == depth:
+            if brace.end() - last >= CHUNK_BYTES:
+                yield _deep_chunk(path, tuple(prefix), text, last, brace.end(), leading)
+                last, leading = brace.end(), True
+        elif level < depth:
+            if level == depth - 1:
+                if text[last:here].strip(_BLANK):
+                    yield _deep_chunk(path, tuple(prefix), text, last, here, leading)
+            elif text[last:here].strip(_BLANK):
+                raise _not_an_object(path, text, last)
+            if level == 0:
+                rest = text[brace.end() :]
+                if rest.strip(_BLANK):
+                    raise _trailing(path, brace.end())
+                return
+            last = brace.end()
             prefix = prefix[: level - 1]
-    if closed < 0:
-        raise _truncated(path, len(text), text[max(len(text) - 4096, 0) :])
-    if text[closed:].strip():
-        raise ValueError(f"{path}: more text after the JSON object's end at byte {closed}")
+    raise _truncated(path, len(text), text[max(len(text) - 4096, 0) :])
 
 
-def _after_separator(text: bytes | mmap.mmap, position: int) -> int:
-    skipped = _SEPARATOR.match(text, position)
-    return skipped.end() if skipped else position
+def _deep_chunk(
+    path: Path, prefix: tuple[str, ...], text: mmap.mmap, first: int, end: int, leading: bool
+) -> Chunk:
+    body = text[first:end]
+    lead = _after_comma(path, body, first) if leading else 0
+    return Chunk(prefix, b"{" + body[lead:] + b"}", first + lead - 1)
 
 
-def _key_before(path: Path, text: mmap.mmap, position: int) -> str:
-    before = text[max(position - 512, 0) : position]
-    key = _KEY_BEFORE.search(before)
-    if key is None:
-        raise ValueError(f"{path}: not the layout expected: no key before the brace at byte {position}")
-    return key.group(1).decode()
+def _after_comma(path: Path, text: bytes, start: int) -> int:
+    """Where in `text` the entry after its comma begins. `start`: where `text` begins in the file."""
+    comma = len(text) - len(text.lstrip(_BLANK))
+    rest = text[comma + 1 :].lstrip(_BLANK)
+    if text[comma : comma + 1] != b"," or not rest:
+        found = text[comma : comma + 20].decode("utf-8", "replace")
+        raise ValueError(
+            f"{path}: not valid JSON at byte {start + comma}: expected a comma and an entry, got {found!r}"
+        )
+    return comma + 1
+
+
+def _key_between(path: Path, text: mmap.mmap, last: int, brace: int) -> str:
+    """The key of the object that opens at `brace`: all there may be since the brace before, at `last`."""
+    between = text[last:brace]
+    found = _KEY_BETWEEN.fullmatch(between)
+    comma = b"," if text[last - 1 : last] == b"}" else b""
+    if found is None or found.group(1).strip(_BLANK) != comma:
+        raise _not_an_object(path, text, last)
+    return found.group(2).decode("utf-8", "replace")
+
+
+def _not_an_object(path: Path, text: mmap.mmap, position: int) -> ValueError:
+    found = text[position : position + 40].decode("utf-8", "replace")
+    return ValueError(
+        f"{path}: not the layout expected at byte {position}: expected a key and an object, got {found!r}"
+    )
+
+
+def _trailing(path: Path, position: int) -> ValueError:
+    return ValueError(
+        f"{path}: more text after the JSON object's end, from byte {position}; download it again"
+    )
 
 
 def _truncated(path: Path, size: int, tail: bytes) -> ValueError:
@@ -150,6 +202,14 @@ def explain_bad_chunk(path: Path, chunk: Chunk) -> ValueError:
     """Why a chunk did not parse: the place of the fault in the file, or a number that JSON does not have."""
     try:
         content = json.loads(chunk.text)
+        for key, entry in content.items():
+            fault = _bad_number(entry, ())
+            if fault:
+                trail, value = fault
+                name = "/".join((*chunk.prefix, key))
+                return ValueError(
+                    f"{path}: {name}: {'/'.join(trail) or 'the leaf'} holds {value}; expected finite numbers"
+                )
     except UnicodeDecodeError as error:
         return ValueError(f"{path}: not UTF-8 at byte {chunk.offset + error.start}")
     except json.JSONDecodeError as error:
@@ -158,14 +218,8 @@ def explain_bad_chunk(path: Path, chunk: Chunk) -> ValueError:
         where = f", key {'/'.join((*chunk.prefix, keys[-1]))}" if keys else ""
         byte = chunk.offset + len(error.doc[: error.pos].encode())
         return ValueError(f"{path}: not valid JSON at byte {byte}{where}: {error.msg} after {near[-30:]!r}")
-    for key, entry in content.items():
-        fault = _bad_number(entry, ())
-        if fault:
-            trail, value = fault
-            name = "/".join((*chunk.prefix, key))
-            return ValueError(
-                f"{path}: {name}: {'/'.join(trail) or 'the leaf'} holds {value}; expected finite numbers"
-            )
+    except RecursionError:
+        return ValueError(f"{path}: nested too deeply near byte {chunk.offset}; expected lists of numbers")
     return ValueError(f"{path}: not valid JSON near byte {chunk.offset}")
 
 
@@ -176,6 +230,8 @@ def _bad_number(entry: object, trail: tuple[str, ...]) -> tuple[tuple[str, ...],
         found = (_bad_number(value, trail) for value in entry)
     elif isinstance(entry, float) and entry - entry != 0:
         return trail, entry
+    elif isinstance(entry, int) and not -(2**63) <= entry < 2**64:
+        return trail, f"the integer {str(entry)[:30]}"  # float32 would hold some, but no file should
     else:
         return None
     return next((f for f in found if f), None)

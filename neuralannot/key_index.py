@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 
@@ -15,9 +17,11 @@ class KeyIndex:
         keys = np.asarray(keys, np.int64)
         self._width = keys.shape[1]
         self._low = keys.min(axis=0) if len(keys) else np.zeros(self._width, np.int64)
-        span = (keys.max(axis=0) - self._low + 1) if len(keys) else np.ones(self._width, np.int64)
-        if float(np.prod(span.astype(np.float64))) >= 2**63:
-            raise ValueError(f"keys range too widely to be indexed: {span.tolist()}")
+        self._high = keys.max(axis=0) if len(keys) else self._low
+        # In Python's integers, which do not overflow.
+        span = [h - low + 1 for low, h in zip(self._low.tolist(), self._high.tolist(), strict=True)]
+        if prod(span) >= 2**63:
+            raise ValueError(f"keys range too widely to be indexed: {span}")
         self._span = span
         packed = self._pack(keys)
         self._order = np.argsort(packed, kind="stable")
@@ -25,11 +29,11 @@ class KeyIndex:
 
     def _pack(self, keys: np.ndarray) -> np.ndarray:
         """One integer a key; -1 for keys outside the range of those indexed."""
-        shifted = keys - self._low
-        inside = ((shifted >= 0) & (shifted < self._span)).all(axis=1)
+        inside = np.all((keys >= self._low) & (keys <= self._high), axis=1)
+        shifted = np.where(inside[:, None], keys, self._low) - self._low
         packed = np.zeros(len(keys), np.int64)
         for column in range(self._width):
-            packed = packed * self._span[column] + np.where(inside, shifted[:, column], 0)
+            packed = packed * self._span[column] + shifted[:, column]
         return np.where(inside, packed, -1)
 
     def first(self, keys: np.ndarray) -> np.ndarray:

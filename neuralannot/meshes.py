@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from neuralannot.atomic import whole_file
 from neuralannot.raycast import checked_indices, to_numpy
 
 if TYPE_CHECKING:
@@ -88,12 +88,8 @@ def save_mesh(path: str | os.PathLike[str], vertices: ArrayLike, faces: ArrayLik
         data = export_obj(mesh, digits=8, include_normals=False, header=None).encode()
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}{suffix}")
-    try:
+    with whole_file(path) as part:
         part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def save_meshes(

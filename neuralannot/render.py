@@ -49,8 +49,8 @@ def render_bodies(
 
     Args:
         image: (H, W, 3) uint8 RGB, the image that the annotations belong to.
-        bodies: B bodies with vertices and cameras, as from `PseudoGT.forward`. Those in world space pass through
-            their cameras' extrinsics.
+        bodies: B bodies with vertices and cameras, as from `PseudoGT.forward`. Those in world space pass
+            through their cameras' extrinsics.
         colors, opacity, samples: as for `render_overlay`.
 
     Returns:
@@ -182,7 +182,7 @@ def draw_joints(
         edges: (E, 2) integer pairs of joints to join by lines; None draws none.
         valid: (K,) bool, the joints to draw; None draws all.
         color: RGB from 0 to 255.
-        radius: of a joint's dot, pixels; None suits the size of the image. Lines are as wide as the radius.
+        radius: of a joint's dot, pixels; None suits the size of the image. Lines are half as wide.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -221,7 +221,7 @@ def draw_joints(
     for start, end in pairs.tolist():
         if shown[start] and shown[end]:
             ends = tuple(fixed[start].tolist()), tuple(fixed[end].tolist())
-            cv2.line(result, *ends, paint, max(1, radius), cv2.LINE_AA, _FRACTION_BITS)
+            cv2.line(result, *ends, paint, (radius + 1) // 2, cv2.LINE_AA, _FRACTION_BITS)
     for centre in fixed[shown].tolist():
         # A dark rim keeps a dot readable on a background of its own colour.
         for size, tone in ((radius + 1, (30, 30, 30)), (radius, paint)):

@@ -58,6 +58,7 @@ for _core in ("numpy.core", "numpy._core"):
 for _format in SPARSE_FORMATS:
     for _module in (f"scipy.sparse.{_format}", f"scipy.sparse._{_format}"):
         _NAMES[f"{_module}.{_format}_matrix"] = _NAMES[f"{_module}.{_format}_array"] = _format
+    _NAMES[f"scipy.sparse._arrays.{_format}_array"] = _format  # SciPy 1.8 to 1.10
 for _builtins in ("builtins", "__builtin__"):
     _NAMES[f"{_builtins}.object"] = "object"
     _NAMES[f"{_builtins}.set"] = _NAMES[f"{_builtins}.frozenset"] = "set"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import mmap
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import BinaryIO
 
 import numpy as np
 
@@ -30,6 +32,7 @@ _DTYPES = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
+_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
 _STALE_SECONDS = 3600.0
 
@@ -98,7 +101,8 @@ def open_table(path: str | Path) -> Table:
         raise StoreError(f"{path}: not a whole columns file: {error}") from None
     if end != size:
         raise StoreError(f"{path}: cut short: expected {end} bytes, got {size}")
-    return Table(MappingProxyType(columns), MappingProxyType(meta), path)
+    # Absolute, since a worker that maps it again may run in another folder.
+    return Table(MappingProxyType(columns), MappingProxyType(meta), Path(os.path.abspath(path)))
 
 
 def _column(mapped: mmap.mmap, start: int, entry: dict) -> np.ndarray:
@@ -109,30 +113,27 @@ def _column(mapped: mmap.mmap, start: int, entry: dict) -> np.ndarray:
     if count * dtype.itemsize != last - first:
         raise ValueError(f"a column of shape {shape} in {last - first} bytes")
     if count == 0:
-        return np.zeros(shape, dtype)
+        empty = np.zeros(shape, dtype)
+        empty.flags.writeable = False
+        return empty
     return np.frombuffer(mapped, dtype, count, start + first).reshape(shape)
 
 
 def write_table(path: str | Path, columns: Mapping[str, np.ndarray], meta: Mapping[str, str]) -> None:
     """Write columns to `path` in one step: readers see the old file or the whole new one.
 
-    Raises OSError where the folder cannot be written; nothing is left behind then.
-    """
-    from safetensors.numpy import save_file
+    The file is what the safetensors library reads. Its own writer is not used: its temporary file cannot be
+    told from others' once a writer was killed, and only the owner may read what it wrote.
 
+    Raises OSError where the folder cannot be written; nothing is left behind then. TypeError for arrays of a
+    type that no column has.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     stamped = {**meta, "format": FORMAT, "version": VERSION, "build": uuid.uuid4().hex}
     try:
-        # safetensors has an error of its own for an unwritable folder: ask the system first.
-        with temporary.open("wb"):
-            pass
-        try:
-            save_file({k: np.ascontiguousarray(v) for k, v in columns.items()}, temporary, stamped)
-        except OSError:
-            raise
-        except Exception as error:
-            raise OSError(f"{temporary}: {error}") from error
+        with temporary.open("wb") as file:
+            _write_columns(file, columns, stamped)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -141,9 +142,30 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray], meta: Mappi
     _sweep(path)
 
 
+def _write_columns(file: BinaryIO, columns: Mapping[str, np.ndarray], meta: Mapping[str, str]) -> None:
+    """The safetensors format: the header's length, a JSON header, the arrays one after another."""
+    header: dict[str, object] = {"__metadata__": dict(meta)}
+    end = 0
+    # The widest numbers first: every array is then aligned to its own.
+    ordered = sorted(columns.items(), key=lambda item: -item[1].dtype.itemsize)
+    for name, values in ordered:
+        code = _CODES.get(values.dtype)
+        if code is None:
+            raise TypeError(
+                f"column {name!r} is of {values.dtype}; expected one of {', '.join(map(str, _CODES))}"
+            )
+        header[name] = {"dtype": code, "shape": values.shape, "data_offsets": (end, end + values.nbytes)}
+        end += values.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for _, values in ordered:
+        file.write(np.ascontiguousarray(values).data)
+
+
 def _sweep(path: Path) -> None:
     """Remove what writers that were killed left beside `path`."""
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                 left.unlink()

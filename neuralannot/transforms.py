@@ -62,18 +62,20 @@ def mirror_parameters(params: Mapping[str, np.ndarray], rest_root: np.ndarray) -
     """The parameters of the bodies mirrored left to right (x -> -x in their space), in smplx's names.
 
     `params`: name -> (N, ...) arrays of one model; `rest_root` (N, 3) as in `rigid_parameters`. Left and
-    right change places, rotations keep x and negate y and z; MANO's parameters become those of the other
-    hand. Shape and expression codes stay: exact only for a model that is symmetric in them.
+    right change places, rotations keep x and negate y and z. MANO's parameters become those of the other
+    hand, whose model is taken to be the mirror image, its rest root too. Shape and expression codes stay: exact
+    only for a model that is symmetric in them.
     """
     swapped = {"left_hand_pose": "right_hand_pose", "right_hand_pose": "left_hand_pose"}
+    flip = np.array([-1, 1, 1], np.float32)
+    new_root = flip * rest_root if "hand_pose" in params else rest_root
     mirrored = {}
     for name, value in params.items():
         value = params[swapped.get(name, name)]
         if name == "body_pose":
             value = value[:, list(_BODY_MIRROR[: value.shape[1]])]
         if name == "transl":
-            flip = np.array([-1, 1, 1], np.float32)
-            mirrored[name] = (flip * (rest_root + value) - rest_root).astype(np.float32)
+            mirrored[name] = (flip * (rest_root + value) - new_root).astype(np.float32)
         elif name in ("betas", "expression"):
             mirrored[name] = np.array(value)
         else:

@@ -8,10 +8,11 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from neuralannot.catalog import identify
 from neuralannot.parameters import SIDES, VALIDITY_FIELDS, human_model
 from neuralannot.store import write_table
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 def save_pseudo_gt(gt: PseudoGT, path: Path) -> None:
     """See `PseudoGT.save`."""
+    if path.suffix in (".json", ".safetensors") and not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}; make it first")
     if path.suffix == ".safetensors":
         from neuralannot.loading import saved_meta
 
@@ -34,10 +37,11 @@ def save_pseudo_gt(gt: PseudoGT, path: Path) -> None:
 
 def _write_json(gt: PseudoGT, path: Path) -> None:
     keys = _checked_keys(gt)
+    _check_name(gt, path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("w", encoding="ascii") as file:
-            _write_nested(file, keys, list(_leaves(gt)))
+            _write_nested(file, _hand_entries(gt, keys), keys, _leaves(gt))
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -45,16 +49,28 @@ def _write_json(gt: PseudoGT, path: Path) -> None:
         raise
 
 
+def _check_name(gt: PseudoGT, path: Path) -> None:
+    """Human3.6M's subject is in the file's name alone: a wrong one would make the fits another's."""
+    found = identify(path)
+    if gt.catalogued.data_set != "Human3.6M" or not len(gt) or found is None or "subject" not in found[1]:
+        return
+    subject = int(gt.view.column("key")[0, 0])
+    if int(found[1]["subject"]) != subject:
+        raise ValueError(
+            f"{path}: named as subject {found[1]['subject']}'s, but the fits are subject {subject}'s"
+        )
+
+
 def _checked_keys(gt: PseudoGT) -> list[tuple[str, ...]]:
     """The nested keys of every row, or why the layout cannot hold them."""
     release = gt.catalogued
-    if release.space == "world" and gt.space == "camera":
+    # 3DPW's fits are world-space where its images' cameras have extrinsics, which stay with the rows.
+    of_world = "ann/world" in gt.view and bool(gt.view.column("ann/world").any())
+    if gt.space == "camera" and (release.space == "world" or of_world):
         raise ValueError(
-            f"{gt.release}: its layout holds world-space fits, one a frame; these are in camera space, one a "
-            "camera: save .safetensors"
+            f"{gt.release}: its layout holds world-space fits; these were moved into camera space, each "
+            "by its own camera: save .safetensors"
         )
-    if "valid/transl" in gt.view and not gt.view.column("valid/transl").all():
-        pass  # FLAME without trans: written without
     numbers = gt.ids.reshape(-1, 1) if release.key_names == ("id",) else gt.view.column("key")
     if release.data_set == "Human3.6M":
         subjects = np.unique(numbers[:, 0])
@@ -90,8 +106,9 @@ def _leaves(gt: PseudoGT) -> Iterator[dict[str, Any]]:
         for field in model.fields:
             if field.part == "transl" and not has_transl[row]:
                 continue
-            values = [v for p in field.parameters for v in params[p][row]]
-            if not field.required and field.part in valid and not valid[field.part][row] and not any(values):
+            values = np.concatenate([params[p][row] for p in field.parameters])
+            optional = not field.required and field.part in valid
+            if optional and not valid[field.part][row] and not any(values.tobytes()):
                 continue  # absent, as the release leaves parts out
             leaf[field.name] = [_shortest(v) for v in values]
         if gt.model == "smplx":
@@ -117,25 +134,32 @@ def _shortest(value: np.float32) -> float:
     return float(str(value))
 
 
-def _write_nested(file: Any, keys: list[tuple[str, ...]], leaves: list[dict[str, Any]]) -> None:
+def _hand_entries(gt: PseudoGT, keys: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The ids or frames that a hand file holds, those without a fit too where all of the file is written."""
+    if gt.side is None:
+        return []
+    fits = next(p for p in gt.view.parts if "param/betas" in p.stack)
+    if gt.view.index is None and fits.rows is None and "all/entry" in fits.stack:
+        return [tuple(map(str, entry)) for entry in fits.stack.gather("all/entry").tolist()]
+    return list(dict.fromkeys(key[:-1] for key in keys))
+
+
+def _write_nested(
+    file: TextIO,
+    entries: list[tuple[str, ...]],
+    keys: list[tuple[str, ...]],
+    leaves: Iterator[dict[str, Any]],
+) -> None:
     """One object, nested by key. Rows of a key need not stand together."""
     root: dict[str, Any] = {}
+    for entry in entries:
+        _place(root, entry, dict.fromkeys(SIDES))
     for key, leaf in zip(keys, leaves, strict=True):
-        place = root
-        for part in key[:-1]:
-            place = place.setdefault(part, {})
-        place[key[-1]] = leaf
-    for hands in _hand_entries(root, keys):
-        for side in SIDES:
-            hands.setdefault(side, None)
+        _place(root, key, leaf)
     json.dump(root, file)
 
 
-def _hand_entries(root: dict[str, Any], keys: list[tuple[str, ...]]) -> Iterator[dict[str, Any]]:
-    for key in keys:
-        if key[-1] not in SIDES:
-            return
-        place = root
-        for part in key[:-1]:
-            place = place[part]
-        yield place
+def _place(nested: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
+    for part in key[:-1]:
+        nested = nested.setdefault(part, {})
+    nested[key[-1]] = value

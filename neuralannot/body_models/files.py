@@ -188,7 +188,7 @@ def convert_model(
     model = model or _guess(path, members)
     _model_data(members, path, model, "right")  # checks; the sides of MANO have the same fields
     if model == "flame":
-        members |= _flame_landmarks(path)
+        members |= _flame_landmarks(path, _STATIC) | _flame_landmarks(path, _DYNAMIC)
     plain = {key: _plain_array(value) for key, value in members.items() if key.isidentifier()}
     _write_npz(out_path, {key: array for key, array in plain.items() if array is not None})
     return out_path
@@ -319,8 +319,8 @@ def _model_data(members: Mapping[str, Any], path: Path, model: str, side: str | 
     if has_face:
         source = fields
         if model == "flame":
-            embedding = _flame_landmarks(path)
-            source = _Fields(path.parent / _STATIC, embedding) if "lmk_faces_idx" in embedding else fields
+            embedding = _flame_landmarks(path, _STATIC)
+            source = _Fields(path.parent / _STATIC, embedding) if embedding else fields
             if source is fields and "lmk_faces_idx" not in members:
                 raise FileNotFoundError(
                     f"{_STATIC} not in {path.parent}, and no lmk_faces_idx in {path.name}; "
@@ -369,12 +369,10 @@ def _embedding(path: Path, *, contour: bool) -> dict[str, np.ndarray]:
     }
 
 
-def _flame_landmarks(path: Path) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
-    for name, contour in ((_STATIC, False), (_DYNAMIC, True)):
-        for beside in _entries(path.parent, name):
-            found |= _embedding(beside, contour=contour)
-    return found
+def _flame_landmarks(path: Path, name: str) -> dict[str, np.ndarray]:
+    """What the embedding `name` beside the FLAME file `path` holds; nothing where there is none."""
+    beside = _entries(path.parent, name)
+    return _embedding(beside[0], contour=name == _DYNAMIC) if beside else {}
 
 
 def _plain_array(value: Any) -> np.ndarray | None:

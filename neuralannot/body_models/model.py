@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from neuralannot.body_models.files import ModelData, find_model_file, read_model_file
 from neuralannot.joint_sets import JOINT_SETS
-from neuralannot.parameters import human_model
+from neuralannot.parameters import GENDERS, human_model
 
 FOLDER_VARIABLE = "NEURALANNOT_BODY_MODELS"
 OPEN_FOLDER = Path(__file__).parent / "open"
@@ -229,11 +229,15 @@ def load_body_model(
     human_model(model)
     if (side in ("right", "left")) != (model == "mano"):
         raise ValueError(f"side must be 'right' or 'left' for mano and None for the others, got {side!r}")
+    if gender not in GENDERS:
+        raise ValueError(f"unknown gender {gender!r}; expected one of {', '.join(GENDERS)}")
     folder = folder or os.environ.get(FOLDER_VARIABLE)
     if folder is None:
         _warn_open_body()
-        folder, gender = OPEN_FOLDER, "neutral"
+        folder = OPEN_FOLDER
     is_open = Path(folder).resolve() == OPEN_FOLDER.resolve()
+    if is_open:
+        gender = "neutral"
     data = _read(str(Path(folder).resolve()), model, gender, side)
     return BodyModel(data, gender=gender, side=side, is_open=is_open).eval()
 
@@ -265,7 +269,6 @@ def fix_left_hand(left: ModelData, right: ModelData) -> ModelData:
 
 @functools.cache
 def _warn_open_body() -> None:
-
     warnings.warn(
         "no official body models given: the open SMPL-layout body serves. Rotations carry over to it, shape "
         "and expression codes do not, so bodies have the pose but not the build of the annotation. Give the "

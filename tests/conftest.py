@@ -1,0 +1,50 @@
+"""Fixtures that several test modules use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from layouts import Written, write_release
+
+# What a user's machine sets must not decide what the tests see.
+for _variable in ("NEURALANNOT_BODY_MODELS", "NEURALANNOT_CACHE"):
+    os.environ.pop(_variable, None)
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written]:
+    """Release name -> its files, written once a session in a folder of their own. Do not change them."""
+    written: dict[str, Written] = {}
+
+    def get(name: str) -> Written:
+        if name not in written:
+            written[name] = write_release(tmp_path_factory.mktemp("release") / name, name)
+        return written[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real annotations, which cannot ship: NEURALANNOT_TEST_DATA."""
+    folder = os.environ.get("NEURALANNOT_TEST_DATA")
+    if not folder:
+        pytest.skip("NEURALANNOT_TEST_DATA is unset: the data sets' own cameras and joints cannot ship")
+    return Path(folder)
+
+
+@pytest.fixture
+def forget_models() -> Iterator[None]:
+    """Body models and warnings are kept for a process; this forgets them, before and after."""
+    from neuralannot import bodies
+    from neuralannot.body_models import model
+
+    kept = (bodies._model_on, model._read, model._warn_open_body)
+    for cached in kept:
+        cached.cache_clear()
+    yield
+    for cached in kept:
+        cached.cache_clear()
