@@ -142,8 +142,8 @@ def _joints(path: Path, name: str, entry: Any, count: int) -> np.ndarray:
     try:
         world = np.frombuffer(points.as_buffer(of_type="d")).reshape(count, 3).astype(np.float32)
         if flags is not None:
-            valid = np.frombuffer(flags.as_buffer(of_type="d")).reshape(count) > 0
-            world[~valid] = np.nan
+            # Released as [[true], [false], ...], which has no buffer, and as numbers.
+            world[np.asarray(flags.as_list(), float).reshape(count) <= 0] = np.nan
     except (AttributeError, TypeError, ValueError):
         raise ValueError(f"{path}: frame {name}: expected {count} joints of 3 numbers") from None
     return world

@@ -365,7 +365,7 @@ def _write_interhand(folder: Path, name: str, rng: np.random.Generator) -> Writt
         valid = rng.random((42, 1)) > 0.2
         valid[21 if number == 1 else 42 :] = False  # a hand that is not annotated
         world = np.where(valid, rng.uniform(-0.1, 0.1, (42, 3)) * 1000, 1.0)
-        flags = valid.astype(int).tolist()
+        flags = valid.tolist()  # as the released file has them; the annotations have 0 and 1
         _place(joints, frame, {"world_coord": world.tolist(), "joint_valid": flags, "hand_type": "right"})
     images, annotations, rows, missing = [], [], [], []
     for number, ((capture, frame), sides) in enumerate(reversed(frames.items())):
@@ -375,6 +375,7 @@ def _write_interhand(folder: Path, name: str, rng: np.random.Generator) -> Writt
             image |= {"camera": str(cam), "seq_name": f"00{number}_fist", "file_name": f"image{frame}.jpg"}
             ann = _annotation(rng, id_, image, "none")
             flags = joints[str(capture)][str(frame)]["joint_valid"]
+            flags = [[int(flag[0])] for flag in flags]
             ann |= {"hand_type": "right", "joint_valid": flags}  # a fit is kept whatever it says
             images.append(image)
             annotations.append(ann)

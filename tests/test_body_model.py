@@ -143,16 +143,18 @@ def test_a_model_moves_as_any_module():
 def test_every_shape_is_checked(name, side):
     model = load_body_model(name, side=side)
     parameters = parameters_of(name, leaves_of(name, 4))
-    for key, shape in human_model(name).shapes.items():
+    for number, (key, shape) in enumerate(human_model(name).shapes.items()):
         expected = re.escape(f"{key} must be {(4, *shape)}, got ")
         for wrong in (
             torch.zeros(4, *shape[:-1], shape[-1] + 1),
             torch.zeros(4, *shape, 1),
             torch.zeros(4),
-            torch.zeros(()),
+            torch.zeros(3 if number else 4, 1),  # the first given says how many bodies there are
         ):
             with pytest.raises(ValueError, match=expected):
                 model(**(parameters | {key: wrong}))
+        with pytest.raises(ValueError, match=rf"{key} must be \(., .*got \(\)"):
+            model(**(parameters | {key: torch.zeros(())}))
     first, *others = human_model(name).shapes.items()
     with pytest.raises(ValueError, match=re.escape(f"{others[0][0]} must be {(2, *others[0][1])}, got (3, ")):
         model(**{first[0]: torch.zeros(2, *first[1]), others[0][0]: torch.zeros(3, *others[0][1])})

@@ -212,7 +212,7 @@ def test_what_stands_between_entries_is_one_comma(
     path = tmp_path / "file.json"
     path.write_text(text)
     with pytest.raises(
-        ValueError, match=r"file\.json: (not valid JSON at|not the layout|more text|not whole)"
+        ValueError, match=r"file\.json: (not valid JSON|not the layout|more text|not whole)"
     ):
         parse_all(path, depth)
 

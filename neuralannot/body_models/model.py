@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from neuralannot.body_models.files import ModelData, find_model_file, read_model_file
 from neuralannot.joint_sets import JOINT_SETS
-from neuralannot.parameters import GENDERS, human_model
+from neuralannot.parameters import GENDERS, HUMAN_MODELS, human_model
 
 FOLDER_VARIABLE = "NEURALANNOT_BODY_MODELS"
 OPEN_FOLDER = Path(__file__).parent / "open"
@@ -40,6 +40,7 @@ _POSE_ORDER: Mapping[str, tuple[tuple[str | None, int], ...]] = {
     "mano": (("global_orient", 1), ("hand_pose", 15)),
     "flame": (("global_orient", 1), (None, 1), ("jaw_pose", 1), (None, 2)),  # neck and eyes
 }
+_NAMES = frozenset(name for model in HUMAN_MODELS.values() for name in model.shapes)
 _EXTRA_FACE = ("nose", "reye", "leye", "rear", "lear")
 _EXTRA_FEET = ("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel")
 _EXTRA_TIPS = tuple(f"{s}{f}" for s in "lr" for f in ("thumb", "index", "middle", "ring", "pinky"))
@@ -136,11 +137,16 @@ class BodyModel(nn.Module):
         Shapes: `global_orient`, `jaw_pose`, `transl` (B, 3); `body_pose` (B, 23, 3) for SMPL or (B, 21, 3)
         for SMPL-X; `hand_pose`, `left_hand_pose`, `right_hand_pose` (B, 15, 3); `betas`, `expression` (B,
         10); rotations also flat. Raises ValueError for a parameter that the model does not have, a wrong
-        shape, batches of different sizes, or no parameter at all.
+        shape, batches of different sizes, or no parameter at all; TypeError for what is no tensor.
         """
-        given = {name: value for name, value in locals().items() if isinstance(value, Tensor)}
+        given = {name: value for name, value in locals().items() if name in _NAMES and value is not None}
         values = self._check(given)
-        batch = len(next(iter(values.values())))
+        batch = len(values["transl"])
+        if batch == 0:  # which smplx's functions do not take
+            empty = values["transl"]
+            return BodyOutput(
+                empty.new_zeros(0, self.num_vertices, 3), empty.new_zeros(0, len(self.joint_names), 3)
+            )
         betas = torch.cat([values[n] for n in ("betas", "expression") if n in values], 1)
         pose = torch.cat([self._rotations(values, *part, batch) for part in _POSE_ORDER[self.model]], 1)
         vertices, joints = lbs(
@@ -184,7 +190,11 @@ class BodyModel(nn.Module):
             raise ValueError(f"{self.model} has no {', '.join(strange)}; it has {', '.join(shapes)}")
         if not given:
             raise ValueError("no parameter given; pass at least one, its batch size is the bodies'")
-        batch = len(next(iter(given.values())))
+        for name, one in given.items():
+            if not isinstance(one, Tensor):
+                raise TypeError(f"{name} must be a torch tensor, got {type(one).__name__}")
+        first = next(iter(given.values()))
+        batch = len(first) if first.ndim else 1
         values = {}
         for name, shape in shapes.items():
             value = given.get(name)
