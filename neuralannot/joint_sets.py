@@ -322,15 +322,25 @@ _COCO_EDGES = [
 ]
 
 
-def _coco_wholebody() -> JointSet:
-    hands = []
-    for side in ("left", "right"):
-        fingers = [(f"{side}_{f}1", f"{side}_{f}2", f"{side}_{f}3", f"{side}_{f}") for f in _FINGERS]
-        hands += [f"{side}_hand_root", *(joint for finger in fingers for joint in finger)]
-    joints = (*_COCO, *_VERTEX_JOINTS[5:11], *_CONTOUR, *_LANDMARKS, *hands)
+def _wholebody_hand(side: str) -> tuple[str, ...]:
+    fingers = [(f"{side}_{f}1", f"{side}_{f}2", f"{side}_{f}3", f"{side}_{f}") for f in _FINGERS]
+    return (f"{side}_hand_root", *(joint for finger in fingers for joint in finger))
+
+
+def _coco_wholebody() -> tuple[JointSet, ...]:
+    """All of COCO-WholeBody, and its face and hands alone."""
+    hands = {side: _wholebody_hand(side) for side in ("left", "right")}
+    face, face_edges = (*_CONTOUR, *_LANDMARKS), _chain(*_CONTOUR) + _LANDMARK_EDGES
+    joints = (*_COCO, *_VERTEX_JOINTS[5:11], *face, *hands["left"], *hands["right"])
     hand_edges = _both([("left_wrist", "left_hand_root"), *_finger_edges("left", "left_hand_root")])
-    face_edges = _chain(*_CONTOUR) + _LANDMARK_EDGES
-    return _joint_set("coco-wholebody-133", joints, _COCO_EDGES + _FEET_EDGES + hand_edges + face_edges)
+    return (
+        _joint_set("coco-wholebody-133", joints, _COCO_EDGES + _FEET_EDGES + hand_edges + face_edges),
+        _joint_set("coco-wholebody-face-68", face, face_edges),
+        *(
+            _joint_set(f"coco-wholebody-hand-21-{s}", names, _finger_edges(s, f"{s}_hand_root"))
+            for s, names in hands.items()
+        ),
+    )
 
 
 def _body(name: str, *joints: str, spine: tuple[str, ...], arms_at: str) -> JointSet:
@@ -385,7 +395,7 @@ JOINT_SETS: Mapping[str, JointSet] = MappingProxyType(
             _mano("left"),
             _flame(),
             _joint_set("coco-17", _COCO, _COCO_EDGES),
-            _coco_wholebody(),
+            *_coco_wholebody(),
             _HUMAN36M,
             _MPI_INF_3DHP,
             _MPII,

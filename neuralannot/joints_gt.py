@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +18,10 @@ from neuralannot.store import cached_table
 if TYPE_CHECKING:
     from neuralannot.pseudo_gt import PseudoGT
 
-JOINT_SETS_WORLD: Mapping[str, str] = {
+_JOINT_SETS_WORLD = {
     "Human3.6M": "human36m-17",
     "MPI-INF-3DHP": "mpi-inf-3dhp-17",
-    "InterHand2.6M": "interhand-21-right",
+    "InterHand2.6M": "interhand-21",
 }
 _HAND_BOX_SCALE = 1.5
 _KEYPOINT_SETS = {17: "coco-17", 133: "coco-wholebody-133", 16: "mpii-16"}
@@ -47,10 +46,26 @@ def keypoints(gt: PseudoGT) -> np.ndarray | None:
 
 def keypoint_set(gt: PseudoGT) -> str | None:
     """The joint set of `keypoints`, where it has a name."""
-    if "ann/keypoints" not in gt.view:
+    points = keypoints(gt[:0])
+    if points is None:
         return None
-    count = gt.view.column("ann/keypoints").shape[1]
-    return None if count == 133 and gt.model in ("mano", "flame") else _KEYPOINT_SETS.get(count)
+    if points.shape[1] == 68:
+        return "coco-wholebody-face-68"
+    if points.shape[1] == 21:
+        return _of_side(gt, "coco-wholebody-hand-21")
+    return _KEYPOINT_SETS.get(points.shape[1])
+
+
+def joint_set_world(gt: PseudoGT) -> str | None:
+    """The joint set of `joints_world`, where there is one."""
+    name = _JOINT_SETS_WORLD.get(gt.catalogued.data_set)
+    return _of_side(gt, name) if name == "interhand-21" else name
+
+
+def _of_side(gt: PseudoGT, name: str) -> str:
+    """The set of the rows' side. Rows of both sides take the right's; the left's is in the same order."""
+    sides = set() if gt.side is None else set(gt.side.tolist())
+    return f"{name}-{sides.pop() if len(sides) == 1 else 'right'}"
 
 
 def boxes(gt: PseudoGT) -> np.ndarray:

@@ -301,7 +301,7 @@ class PseudoGT:
 
     @property
     def joint_set_2d(self) -> str | None:
-        """The name of the joint set of `joints_2d`; None where it has none."""
+        """The name of the joint set of `joints_2d`; None where it has none. Rows of both hands: the right's."""
         return joints_gt.keypoint_set(self)
 
     @property
@@ -320,8 +320,8 @@ class PseudoGT:
 
     @property
     def joint_set_world(self) -> str | None:
-        """The name of the joint set of `joints_world`; None where the release has none."""
-        return joints_gt.JOINT_SETS_WORLD.get(self._release.data_set)
+        """The name of the joint set of `joints_world`, as `joint_set_2d`; None where the release has none."""
+        return joints_gt.joint_set_world(self)
 
     # --- bodies
 

@@ -63,8 +63,8 @@ def mirror_parameters(params: Mapping[str, np.ndarray], rest_root: np.ndarray) -
 
     `params`: name -> (N, ...) arrays of one model; `rest_root` (N, 3) as in `rigid_parameters`. Left and
     right change places, rotations keep x and negate y and z. MANO's parameters become those of the other
-    hand, whose model is taken to be the mirror image, its rest root too. Shape and expression codes stay: exact
-    only for a model that is symmetric in them.
+    hand, whose model is taken to be the mirror image, its rest root too. Shape and expression codes stay:
+    exact only for a model that is symmetric in them.
     """
     swapped = {"left_hand_pose": "right_hand_pose", "right_hand_pose": "left_hand_pose"}
     flip = np.array([-1, 1, 1], np.float32)

@@ -35,6 +35,7 @@ FILE_NAMES = {
     "instavariety-smpl": "InstaVariety_train_SMPL_NeuralAnnot.json",
     "interhand26m-mano": "InterHand2.6M_test_MANO_NeuralAnnot.json",
 }
+MOCAP = ["human36m-smpl", "human36m-smplx", "mpi-inf-3dhp-smpl", "mpi-inf-3dhp-smplx", "interhand26m-mano"]
 SIDES = ("right", "left")
 _ANNOTATIONS = {
     "mscoco-smpl": "person_keypoints_train2017.json",
@@ -402,3 +403,15 @@ def _place(nested: dict, keys: tuple, value: Any) -> None:
     for key in keys[:-1]:
         nested = nested.setdefault(str(key), {})
     nested[str(keys[-1])] = value
+
+
+def joints_of(written: Written, row: Row) -> np.ndarray:
+    """A row's GT joints in metres, by the slow way; NaN where not valid."""
+    entry = json.loads(written.joints.read_text())
+    for key in row.key[1:] if written.release.startswith("human36m") else row.key:
+        entry = entry[str(key)]
+    if isinstance(entry, list):
+        return np.array(entry) / 1000
+    world = np.array(entry["world_coord"]) / 1000
+    world[~np.array(entry["joint_valid"], bool)[:, 0]] = np.nan
+    return world[:21] if row.side == "right" else world[21:]

@@ -42,7 +42,9 @@ def files_below(folder: Path) -> set[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("regressor_dataloader", EXAMPLES / "regressor_dataloader.py")
+    spec = importlib.util.spec_from_file_location(
+        "regressor_dataloader", EXAMPLES / "regressor_dataloader.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     found = importlib.util.module_from_spec(spec)
@@ -86,7 +88,7 @@ def projected(item: dict[str, torch.Tensor]) -> np.ndarray:
 
 
 def in_crop(gt: PseudoGT, row: int, flip: bool, angle: float) -> np.ndarray:
-    """(J, 2) px: the fit's own joints on the image, by the crop's affine; a mirrored joint under its new name."""
+    """(J, 2) px: the fit's joints on the image, by the crop's affine; mirrored ones under their new names."""
     boxes, _ = process_boxes(gt.box_xywh, gt.image_size)
     affine = crop_affine(boxes[row], (256, 256), rotation=angle, flip=flip)
     pixels = apply_affine(affine, gt.rows([row]).forward(want="joints").project().numpy()[0])
@@ -189,28 +191,19 @@ def test_dataloader_of_the_sample(tmp_path):
     assert files_below(SAMPLE) == before
 
 
-def test_dataloader_of_own_files(tmp_path, images, walk):
+def test_dataloader_of_own_files(tmp_path):
     shutil.copytree(SAMPLE / "human36m", tmp_path / "data")
-    for path in load_pseudo_gt(tmp_path / "data", cache=False).image_path:
+    gt = load_pseudo_gt(tmp_path / "data", cache=False)
+    for path, (width, height) in zip(gt.image_path, gt.image_size, strict=True):
+        grey = tmp_path / f"{width}x{height}.jpg"
+        if not grey.is_file():
+            write_image(grey, np.full((height, width, 3), 128, np.uint8))
         target = tmp_path / "images" / str(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(images / str(walk.image_path[0]))
-    sizes = {(1000, 1002), (1000, 1000)}
-    assert {tuple(size) for size in walk.image_size.tolist()} <= sizes
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(EXAMPLES / "regressor_dataloader.py"),
-            str(tmp_path / "data" / WALK_FILE),
-            "--images",
-            str(tmp_path / "images"),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode in (0, 1)
+        target.symlink_to(grey)
+    said = run("regressor_dataloader.py", tmp_path / "data" / WALK_FILE, "--images", "images", cwd=tmp_path)
+    assert "'image': (4, 3, 256, 256)" in said
+    assert "'joints_2d': (4, 45, 2)" in said
 
 
 def test_item(module, walk, images):
@@ -244,10 +237,9 @@ def test_body_joints_and_picture_move_together(module, walk, images, flip, angle
         expected = in_crop(walk, row, flip, angle)
         # The joints, by the image's own affine.
         np.testing.assert_allclose(item["joints_2d"].numpy(), expected, atol=1e-3)
-        # The parameters: exact for a rotation, as symmetric as the body is for a flip. Its root always is.
+        # The parameters: exact for a rotation; for a flip as symmetric as the body, which the open one is.
         errors = np.linalg.norm(projected(item) - expected, axis=-1)
-        assert errors[0] < 0.01
-        assert errors.max() < (3.0 if flip else 0.01), errors.max()
+        assert errors.max() < (0.02 if flip else 0.002), errors.max()
         # The pixels: the disc drawn at the right wrist.
         light = item["image"].numpy().mean(axis=0)
         y, x = (np.sum(grid * light) / light.sum() for grid in np.indices(light.shape))
@@ -261,7 +253,7 @@ def test_turned_body_is_turned_about_the_camera(module, walk, images):
     R = np.array([[np.cos(0.5), np.sin(0.5), 0], [-np.sin(0.5), np.cos(0.5), 0], [0, 0, 1]])
     np.testing.assert_allclose(turned, plain @ R.T, atol=1e-5)
     flipped = posed(dataset.sample(0, flip=True))[mirror_index("smpl")]
-    np.testing.assert_allclose(flipped, plain * [-1, 1, 1], atol=0.03)
+    np.testing.assert_allclose(flipped, plain * [-1, 1, 1], atol=1e-4)
 
 
 @pytest.mark.parametrize(("flip", "angle"), AUGMENTATIONS)
@@ -278,11 +270,11 @@ def test_square_pixels_keep_a_plain_camera(module, flip, angle):
     affine = crop_affine(boxes[0], (256, 256), rotation=angle, flip=flip)
     np.testing.assert_allclose(K[:2, 2], apply_affine(affine, gt.camera.princpt)[0], atol=1e-3)
     errors = np.linalg.norm(projected(item) - in_crop(gt, 0, flip, angle), axis=-1)
-    assert errors.max() < (3.0 if flip else 0.01), errors.max()
+    assert errors.max() < (0.02 if flip else 0.002), errors.max()
 
 
 def test_annotated_keypoints(module):
-    """Those of the photograph: unlabelled ones are zero and invalid, left and right change places in a flip."""
+    """Unlabelled ones are zero and invalid; left and right change places in a flip."""
     gt = load_pseudo_gt(SAMPLE / "mscoco" / SMPL_FILE, cache=False)
     dataset = module.PseudoGTDataset(gt, SAMPLE / "mscoco")
     plain, flipped = dataset.sample(0), dataset.sample(0, flip=True)
@@ -309,15 +301,20 @@ def test_workers_give_what_the_main_process_gives(module, walk, images):
             assert torch.equal(one[name], other[name]), name
 
 
-def test_epochs_and_rows_are_augmented_differently(module, walk, images):
+def test_epochs_and_rows_are_augmented_differently(module, walk, images, monkeypatch):
     dataset = module.PseudoGTDataset(walk, images, augment=True)
-    cameras = []
-    for epoch in range(3):
+    monkeypatch.setattr(dataset, "sample", lambda row, flip, angle, gain: (flip, angle, *gain))
+    drawn = []
+    for epoch in range(6):
         dataset.epoch = epoch
-        cameras += [dataset[row]["K"][:2, :2] / dataset.sample(row)["K"][0, 0] for row in range(len(ROWS))]
-    turned = [tuple(np.round(K[1].tolist(), 4)) for K in cameras]
-    assert len(set(turned)) == len(cameras)
-    assert any(K[0, 0] < 0 for K in cameras) or any(torch.det(K) < 0 for K in cameras) or cameras
+        drawn += [dataset[row] for row in range(len(ROWS))]
+        assert [dataset[row] for row in range(len(ROWS))] == drawn[-len(ROWS) :]
+    flips, angles, *gains = np.array(drawn).T
+    assert set(flips) == {0, 1}
+    assert len(np.unique(angles)) == len(drawn)
+    assert 0.2 < np.abs(angles).max() <= np.deg2rad(30)
+    assert angles.min() < 0 < angles.max()
+    assert (np.abs(np.array(gains) - 1) <= 0.2).all()
 
 
 def test_plain_items_without_augment(module, walk, images):
@@ -335,8 +332,6 @@ def test_errors(module, walk, images, tmp_path):
     flame = load_pseudo_gt(SAMPLE / "mscoco" / "MSCOCO_train_FLAME_NeuralAnnot.json", cache=False)
     with pytest.raises(ValueError, match="is for SMPL files; mscoco-flame is of flame"):
         module.PseudoGTDataset(flame, images)
-    write_image(tmp_path / str(walk.image_path[0]).replace(".jpg", ".png"), np.zeros((8, 8, 3), np.uint8))
-    small = tmp_path / str(walk.image_path[0])
-    write_image(small, np.zeros((501, 500, 3), np.uint8))
+    write_image(tmp_path / str(walk.image_path[0]), np.zeros((501, 500, 3), np.uint8))
     with pytest.raises(ValueError, match="the image is 500x501 px"):
         module.PseudoGTDataset(walk, tmp_path)[0]

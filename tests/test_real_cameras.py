@@ -152,7 +152,7 @@ def test_interhand_joints_lie_in_the_hand_boxes(test_data, tmp_path):
         assert (seen <= [x + w, y + h]).all()
         # The box is the joints' own, with a margin: they fill a good part of it.
         assert (np.ptp(seen, axis=0) > 0.5 * np.array([w, h])).all()
-    # The library's own boxes hold every joint, and the one-handed frame's is about the annotated one's middle.
+    # The library's own boxes hold every joint; that of the one-handed frame is about as annotated.
     raw = gt.box_xywh
     for row in range(len(gt)):
         seen = pixels[row][gt.joints_world_valid[row]]
