@@ -71,8 +71,8 @@ class Bodies:
     def overlay(self, image: np.ndarray, *, colors: Any = None, opacity: float = 0.85) -> np.ndarray:
         """The bodies drawn over their image, each with its own camera, nearer ones in front.
 
-        `image`: (H, W, 3) uint8 RGB, the original image that all of the bodies are annotated in. Returns a new
-        (H, W, 3) uint8 RGB. `colors`, `opacity` and what is raised: see `neuralannot.render.render_bodies`.
+        `image`: (H, W, 3) uint8 RGB, the original image that all of the bodies are annotated in. Returns a
+        new (H, W, 3) uint8 RGB. `colors`, `opacity`, what is raised: see `neuralannot.render.render_bodies`.
         """
         from neuralannot.render import render_bodies
 
@@ -96,9 +96,11 @@ def forward_batches(
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
     _check_space(gt, space)
-    for first in range(0, len(gt), batch_size):
-        rows = gt.rows(np.arange(first, min(first + batch_size, len(gt))))
-        yield _forward(rows, want, body_models, space, regressor, only_valid, device)
+    # A generator checks nothing until it is asked for its first batch: the checks above come before it.
+    return (
+        _forward(gt[first : first + batch_size], want, body_models, space, regressor, only_valid, device)
+        for first in range(0, len(gt), batch_size)
+    )
 
 
 def forward(gt: PseudoGT, **options: Any) -> Bodies:
@@ -250,6 +252,19 @@ def model_on(
     if folder is None or model == "mano":
         gender = "neutral"
     return _model_on(model, None if folder is None else os.fspath(folder), gender, side, device)
+
+
+def rest_roots(gt: PseudoGT, body_models: str | os.PathLike | None) -> np.ndarray:
+    """(N, 3) float32 metres; see `PseudoGT.rest_root`."""
+    import torch
+
+    roots = np.zeros((len(gt), 3), np.float32)
+    betas, expression = gt.params["betas"], gt.params.get("expression")
+    for gender, side, rows in model_groups(gt):
+        model = model_on(gt.model, body_models, gender, side)
+        codes = None if expression is None else torch.tensor(expression[rows])
+        roots[rows] = model.rest_root(torch.tensor(betas[rows]), codes).numpy()
+    return roots
 
 
 def regressor_for(model: BodyModel, regressor: Any) -> JointRegressor:

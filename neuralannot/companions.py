@@ -53,6 +53,13 @@ class Companions:
         """What the annotation file is called."""
         return self.named(self.annotations[0])[0] if self.annotations else "the COCO-format file"
 
+    def no_ids(self, release: Release) -> str:
+        """Why there are no annotation ids, and what to do."""
+        return (
+            f"{release.name} is keyed by ({', '.join(release.key_names)}), not by annotation id; "
+            f"use gt.keys, or load with annotations={self.annotation_name()!r}"
+        )
+
     def camera_problem(self, release: Release, *, joined: bool) -> str:
         """Why there are no cameras, and what to do."""
         name = self.named(self.cameras)[0] if self.cameras else self.annotation_name()

@@ -178,27 +178,22 @@ def _check_unique(stack: TableStack, sources: list[Any]) -> None:
 def _join(
     fits: TableStack, noted: TableStack, entry: Release, companions: Companions, cameras: Any
 ) -> RowView:
-    rows = _join_rows(fits, noted, entry)
-    reference = rows if rows.path is not None else None
+    studio = _camera_table(entry, companions, cameras) if entry.camera == "companion" else None
+    rows = _join_rows(fits, noted, studio, entry)
 
     def part(stack: TableStack, name: str) -> Part:
-        return Part(stack, rows[name], (reference, name) if reference else None)
+        return Part(stack, rows[name], (rows, name) if rows.path is not None else None)
 
     if entry.layout in ("flat", "hands"):
         return RowView(len(fits), (Part(fits), part(noted, "ann_row")))
     parts = [part(fits, "fit_row"), part(noted, "ann_row")]
-    found = _camera_table(entry, companions, cameras)
-    if found is not None:
-        # Which camera a row has is cheap to look up and small; which file it came from is an argument.
-        parts.append(Part(found, _camera_rows(found, noted, rows["ann_row"], entry)))
-        view = RowView(len(rows["fit_row"]), tuple(parts))
-        _check_camera_size(view, entry)
-        return view
+    if studio is not None:
+        parts.append(part(studio, "camera_row"))
     return RowView(len(rows["fit_row"]), tuple(parts))
 
 
-def _join_rows(fits: TableStack, noted: TableStack, entry: Release) -> Table:
-    """`ann_row` (and `fit_row`) of every row, kept beside the fits' columns where both are mapped."""
+def _join_rows(fits: TableStack, noted: TableStack, studio: TableStack | None, entry: Release) -> Table:
+    """The row of annotation, fit and camera at every row, kept beside the fits' columns where those are."""
 
     def make() -> dict[str, np.ndarray]:
         if entry.layout in ("flat", "hands"):
@@ -217,7 +212,11 @@ def _join_rows(fits: TableStack, noted: TableStack, entry: Release) -> Table:
             sides = fits.gather("side")
             found = np.stack([_first_of_side(keys, sides, code, wanted) for code in range(len(SIDES))], 1)
         ann_row, side = np.nonzero(found >= 0)
-        return {"ann_row": ann_row, "fit_row": found[ann_row, side]}
+        columns = {"ann_row": ann_row, "fit_row": found[ann_row, side]}
+        if studio is not None:
+            columns["camera_row"] = _camera_rows(studio, noted, ann_row, entry)
+            _check_camera_size(studio, noted, columns, entry)
+        return columns
 
     tables = (*fits.tables, *noted.tables)
     if any(t.path is None for t in tables):
@@ -227,7 +226,11 @@ def _join_rows(fits: TableStack, noted: TableStack, entry: Release) -> Table:
     names = "|".join(str(t.path) for t in tables)
     tag = hashlib.blake2b(names.encode(), digest_size=6).hexdigest()
     place = first.with_name(f"{first.name.removesuffix(SUFFIX)}.join-{tag}{SUFFIX}")
-    return derived_table(place, "|".join(t.meta["build"] for t in tables), make)
+    source = [t.meta["build"] for t in tables]
+    if studio is not None:
+        cameras = b"".join(studio.gather(f"cam/{name}").tobytes() for name in ("key", "princpt"))
+        source.append(hashlib.blake2b(cameras, digest_size=16).hexdigest())
+    return derived_table(place, "|".join(source), make)
 
 
 def _first_of_side(keys: np.ndarray, sides: np.ndarray, code: int, wanted: np.ndarray) -> np.ndarray:
@@ -288,19 +291,23 @@ def _camera_rows(cameras: TableStack, noted: TableStack, ann_row: np.ndarray, en
     return rows
 
 
-def _check_camera_size(view: RowView, entry: Release) -> None:
+def _check_camera_size(
+    studio: TableStack, noted: TableStack, rows: Mapping[str, np.ndarray], entry: Release
+) -> None:
     """Studio cameras look at the middle of their images: one that does not belongs to another resolution."""
-    if entry.data_set == "InterHand2.6M" or not len(view):
+    if entry.data_set == "InterHand2.6M":
         return  # its images are crops
-    size, princpt = view.column("ann/image_size"), view.column("cam/princpt")
+    size = noted.gather("ann/image_size", rows["ann_row"])
+    princpt = studio.gather("cam/princpt", rows["camera_row"])
     known = (size > 0).all(axis=1)
     off = known & ~((princpt > 0.3 * size) & (princpt < 0.7 * size)).all(axis=1)
     if off.any():
         row = int(np.flatnonzero(off)[0])
+        id_ = noted.gather("ann/id", rows["ann_row"])[row]
         w, h = size[row].tolist()
         x, y = princpt[row].tolist()
         raise ValueError(
-            f"annotation {view.column('ann/id')[row]}: its image is {w}x{h} px, its camera's principal point "
+            f"annotation {id_}: its image is {w}x{h} px, its camera's principal point "
             f"({x:.0f}, {y:.0f}): they are of different resolutions; MPI-INF-3DHP_camera_1k.json fits the 1k "
             "images and MPI-INF-3DHP_1k.json only"
         )

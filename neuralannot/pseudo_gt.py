@@ -15,13 +15,11 @@ from neuralannot.cameras import Camera
 from neuralannot.catalog import RELEASES, Release
 from neuralannot.columns import ColumnGroup, RowView, bytes_to_texts
 from neuralannot.companions import Companions
-from neuralannot.key_index import KeyIndex
+from neuralannot.lookup import Id, Lookup, as_integers
 from neuralannot.parameters import GENDERS, SIDES, human_model
 
 if TYPE_CHECKING:
     from neuralannot.bodies import Bodies
-
-Id = int | tuple[int | str, ...]
 
 
 class PseudoGT:
@@ -79,14 +77,13 @@ class PseudoGT:
 
         Raises ValueError for frame-keyed releases that are not joined with annotations.
         """
-        if self._by_id:
-            return self._view.column("id")
-        if self.joined:
-            return self._view.column("ann/id")
-        raise ValueError(
-            f"{self.release} is keyed by ({', '.join(self._release.key_names)}), not by annotation id; "
-            f"use gt.keys, or load with annotations={self._companions.annotation_name()!r}"
-        )
+        if self._id_column is None:
+            raise ValueError(self._companions.no_ids(self._release))
+        return self._view.column(self._id_column)
+
+    @property
+    def _id_column(self) -> str | None:
+        return "id" if self._by_id else "ann/id" if self.joined else None
 
     @property
     def keys(self) -> list[tuple[int, ...]]:
@@ -103,7 +100,7 @@ class PseudoGT:
 
     def __contains__(self, key: object) -> bool:
         try:
-            return bool(len(self._rows_of(key)))  # type: ignore[arg-type]
+            return bool(len(self._lookup.one(key)))  # type: ignore[arg-type]
         except (KeyError, ValueError, TypeError):
             return False
 
@@ -123,82 +120,44 @@ class PseudoGT:
         Raises KeyError that says whether the id is unknown or known and without a fit.
         """
         if isinstance(key, slice):
-            return self.rows(np.arange(len(self))[key])
+            return self.rows(key)
         if isinstance(key, (list, np.ndarray)):
             raise TypeError("gt[...] takes one id, one key or a slice; use gt.rows(array) for row numbers")
-        return self._take(self._rows_of(key))
+        return self._take(self._lookup.one(key))
 
     def rows(self, index: np.ndarray | slice | Sequence[int]) -> PseudoGT:
         """The rows at these row numbers, negative ones from the end, or where a (N,) bool mask is true.
 
         Raises IndexError for a row that is not there.
         """
-        numbers = np.arange(len(self))
-        picked = np.asarray(index) if not isinstance(index, slice) else None
-        if picked is not None and picked.dtype != bool:
-            picked = _integers(picked)
-        return self._take(np.atleast_1d(numbers[index if picked is None else picked]))
+        count = len(self)
+        if isinstance(index, slice):
+            return self._take(np.arange(*index.indices(count)))
+        picked = np.atleast_1d(np.asarray(index))
+        if picked.dtype == bool:
+            if picked.shape != (count,):
+                raise IndexError(f"a mask must be ({count},), got {picked.shape}")
+            return self._take(np.flatnonzero(picked))
+        picked = as_integers(picked)
+        outside = (picked < -count) | (picked >= count)
+        if outside.any():
+            raise IndexError(f"row {picked[outside][0]}: there are {count} rows")
+        return self._take(np.where(picked < 0, picked + count, picked))
 
     def _take(self, rows: np.ndarray) -> PseudoGT:
         return PseudoGT(self._view.take(rows), self.release, space=self._space, companions=self._companions)
 
     @cached_property
-    def _id_index(self) -> KeyIndex:
-        return KeyIndex(self.ids.reshape(-1, 1))
-
-    @cached_property
-    def _key_index(self) -> KeyIndex:
-        return KeyIndex(self._view.column("key"))
+    def _lookup(self) -> Lookup:
+        return Lookup(self._view, self._release, self._companions, self._id_column)
 
     def rows_of(self, ids: Any) -> np.ndarray:
         """Row numbers (M,) int64 of ids or frame keys, in the order asked; an id of two hands gives two rows.
 
-        `ids`: one id, one key (a tuple), or a sequence of them. Raises KeyError for one without a row.
+        `ids`: one id, one key (a tuple), or a sequence of them. Raises KeyError for one without a row,
+        TypeError for what is neither.
         """
-        if hasattr(ids, "tolist") and np.ndim(ids) == 0:
-            ids = ids.tolist()  # a number of numpy's or torch's
-        if isinstance(ids, (list, np.ndarray, range)) or hasattr(ids, "tolist"):
-            wanted = np.asarray(ids) if not isinstance(ids, list) else None
-            if wanted is None and all(isinstance(i, (int, np.integer)) for i in ids):
-                wanted = np.asarray(ids, np.int64)
-            if wanted is not None and wanted.ndim == 1:
-                return self._rows_of_ids(_integers(wanted))
-            found = [self._rows_of(tuple(i) if isinstance(i, (list, np.ndarray)) else i) for i in ids]
-            return np.concatenate([np.zeros(0, np.int64), *found])
-        return self._rows_of(ids)
-
-    def _rows_of_ids(self, ids: np.ndarray) -> np.ndarray:
-        rows, count = self._id_index.all(ids.reshape(-1, 1))
-        absent = np.flatnonzero(count == 0)
-        if len(absent):
-            raise KeyError(self._companions.absence(self._view, self._release, int(ids[absent[0]])))
-        return rows
-
-    def _rows_of(self, key: Id) -> np.ndarray:
-        if isinstance(key, (int, np.integer)):
-            return self._rows_of_ids(np.array([key], np.int64))
-        if not isinstance(key, tuple):
-            raise TypeError(f"an id is an int, a key a tuple of {self._key_form()}; got {key!r}")
-        side = key[-1] if key and isinstance(key[-1], str) else None
-        numbers = key if side is None else key[:-1]
-        if side is not None and (self.side is None or side not in SIDES):
-            raise KeyError(f"{key}: {self.release} has no side {side!r}")
-        by_id = len(numbers) == 1 and (self._by_id or self.joined)
-        if by_id:
-            rows = self._rows_of_ids(np.array(numbers, np.int64))
-        elif not self._by_id and len(numbers) == len(self._release.key_names):
-            rows, _ = self._key_index.all(np.array([numbers], np.int64))
-        else:
-            raise KeyError(f"{key}: not a key of {self.release}; its keys are {self._key_form()}")
-        if side is not None:
-            rows = rows[self._view.column("side")[rows] == SIDES.index(side)]
-        if not len(rows):
-            raise KeyError(self._companions.absence(self._view, self._release, key))
-        return rows
-
-    def _key_form(self) -> str:
-        form = "id" if self._by_id else f"({', '.join(self._release.key_names)})"
-        return f"{form} or (…, side)" if self.model == "mano" else form
+        return self._lookup.rows(ids)
 
     # --- the fits
 
@@ -301,14 +260,14 @@ class PseudoGT:
 
     @property
     def joint_set_2d(self) -> str | None:
-        """The name of the joint set of `joints_2d`; None where it has none. Rows of both hands: the right's."""
+        """The name of the joint set of `joints_2d`; None where it has none. Both hands: the right's."""
         return joints_gt.keypoint_set(self)
 
     @property
     def joints_world(self) -> np.ndarray:
         """(N, K, 3) float32 metres in the world: the MoCap data sets' GT joints, invalid ones NaN.
 
-        Human3.6M and MPI-INF-3DHP 17, InterHand2.6M the 21 of the row's hand; `joint_set_world` names them.
+        Human3.6M and MPI-INF-3DHP 17, InterHand2.6M the 21 of the row's hand: `joint_set_world`.
         Raises ValueError for releases without, FileNotFoundError that names the companion file.
         """
         return joints_gt.joints_world(self)
@@ -393,17 +352,9 @@ class PseudoGT:
 
     def rest_root(self, body_models: str | os.PathLike | None = None) -> np.ndarray:
         """(N, 3) float32 metres: J0, the root joint of each shaped body at rest, before `transl`."""
-        import torch
+        from neuralannot.bodies import rest_roots
 
-        from neuralannot.bodies import model_groups, model_on
-
-        roots = np.zeros((len(self), 3), np.float32)
-        betas, expression = self.params["betas"], self.params.get("expression")
-        for gender, side, rows in model_groups(self):
-            model = model_on(self.model, body_models, gender, side)
-            codes = None if expression is None else torch.tensor(expression[rows])
-            roots[rows] = model.rest_root(torch.tensor(betas[rows]), codes).numpy()
-        return roots
+        return rest_roots(self, body_models)
 
     def to_camera_space(self, body_models: str | os.PathLike | None = None) -> PseudoGT:
         """The same fits with parameters whose plain forward gives camera-space bodies, exactly.
@@ -461,11 +412,6 @@ class PseudoGT:
     def companions(self) -> Companions:
         """The files beside the release's, found or given."""
         return self._companions
-
-
-def _integers(values: np.ndarray) -> np.ndarray:
-    """As int64; TypeError for what is not whole numbers. An empty list has no type: it is none."""
-    return values.astype(np.int64, casting="same_kind" if values.size else "unsafe")
 
 
 _STATE = ("_view", "_release", "_space", "_companions")

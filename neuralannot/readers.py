@@ -9,6 +9,7 @@ Hand files, where a side may be null, also give `all/entry` (M, 1 or K): every i
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,7 +211,7 @@ def read_fits(path: Path, release: Release, groups: dict[str, str]) -> dict[str,
                 reader.append(entry, name)
                 reader.leaves.keys.append(key)
         reader.flush()
-    _warn_of_ignored(path, reader.leaves.ignored)
+    _warn_of_ignored(path, release, reader.leaves.ignored)
     return _columns(path, release, reader)
 
 
@@ -338,11 +339,10 @@ def _flat(values: list) -> Iterator[object]:
             yield value
 
 
-def _warn_of_ignored(path: Path, ignored: set[str]) -> None:
+def _warn_of_ignored(path: Path, release: Release, ignored: set[str]) -> None:
     if ignored:
-        import warnings
-
         warnings.warn(
-            f"{path}: leaves hold {', '.join(sorted(ignored))}, which this model does not have; left out",
+            f"{path}: leaves hold {', '.join(sorted(ignored))}, which {release.name} files are not known to "
+            "have; left out",
             stacklevel=2,
         )

@@ -171,8 +171,8 @@ def test_releases_without_joints_say_so(load):
             ["keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts"],
             "coco-wholebody-133",
         ),
-        ("mscoco-flame", ["face_kpts"], None),
-        ("mscoco-mano", ["{side}hand_kpts"], None),
+        ("mscoco-flame", ["face_kpts"], "coco-wholebody-face-68"),
+        ("mscoco-mano", ["{side}hand_kpts"], "coco-wholebody-hand-21-right"),
     ],
 )
 def test_joints_in_the_image(name, fields, joint_set, released):

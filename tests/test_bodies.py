@@ -381,3 +381,11 @@ def test_the_open_body_says_so_once(load, recwarn):
 def test_unjoined_camera_fits_forward_and_project(load):
     gt, bare = load("mscoco-smpl"), load("mscoco-smpl", annotations=False)
     torch.testing.assert_close(bare.forward().project(), gt.forward().project(), rtol=0, atol=0)
+
+
+def test_wrong_options_are_errors_before_the_first_batch(released):
+    gt = load_pseudo_gt(released("mscoco-smpl").path)
+    with pytest.raises(ValueError, match="want must be 'mesh' or 'joints', got 'meshes'"):
+        gt.forward_batches(want="meshes")
+    with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
+        gt.forward_batches(batch_size=0)

@@ -62,6 +62,9 @@ def leaves(tree):
         ("flame", 56),
         ("coco-17", 17),
         ("coco-wholebody-133", 133),
+        ("coco-wholebody-face-68", 68),
+        ("coco-wholebody-hand-21-left", 21),
+        ("coco-wholebody-hand-21-right", 21),
         ("human36m-17", 17),
         ("mpi-inf-3dhp-17", 17),
         ("mpii-16", 16),
@@ -413,3 +416,10 @@ def test_real_interhand_fingers_run_from_tip_to_base(data_folder):
                 assert (bones > 12).all()
                 assert bones[1] < bones[0]
     assert seen >= 2
+
+
+def test_parts_of_the_whole_body_are_slices_of_it():
+    whole = JOINT_SETS["coco-wholebody-133"].joints
+    assert JOINT_SETS["coco-wholebody-face-68"].joints == whole[23:91]
+    assert JOINT_SETS["coco-wholebody-hand-21-left"].joints == whole[91:112]
+    assert JOINT_SETS["coco-wholebody-hand-21-right"].joints == whole[112:]

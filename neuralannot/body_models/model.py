@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -283,5 +285,13 @@ def _warn_open_body() -> None:
         "no official body models given: the open SMPL-layout body serves. Rotations carry over to it, shape "
         "and expression codes do not, so bodies have the pose but not the build of the annotation. Give the "
         f"folder of official files as body_models= or in {FOLDER_VARIABLE}",
-        stacklevel=4,
+        **_CALLER,
     )
+
+
+# The warning names the user's line where Python can (3.12), not one of ours.
+_CALLER: dict[str, Any] = (
+    {"skip_file_prefixes": (str(Path(__file__).parent.parent),)}
+    if sys.version_info >= (3, 12)
+    else {"stacklevel": 2}
+)
