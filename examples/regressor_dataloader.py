@@ -27,7 +27,7 @@ class PseudoGTDataset(torch.utils.data.Dataset):
             raise ValueError(f"this example is for SMPL files; {gt.release} is of {gt.model}")
         boxes, usable = process_boxes(gt.box_xywh, gt.image_size)
         gt, self.boxes = gt.rows(usable).to_camera_space(body_models), boxes[usable]
-        self.paths, self.camera = [Path(images) / path for path in gt.image_path], gt.camera
+        self.images, self.paths, self.camera = Path(images), gt.image_path, gt.camera
         self.params, self.rest_root = dict(gt.params), gt.rest_root(body_models)
         self.joints, self.joints_valid = gt.joints_2d, gt.joints_2d_valid
         if gt.joint_set_2d is None:  # no keypoints: the fits' own joints, posed here once, not in workers
@@ -47,7 +47,7 @@ class PseudoGTDataset(torch.utils.data.Dataset):
 
     def sample(self, row, flip=False, angle=0.0, gain=1.0):
         """The picture is mirrored, then turned counterclockwise by `angle` radians; colours times `gain`."""
-        image, camera = read_image(self.paths[row]), self.camera.rows([row])
+        image, camera = read_image(self.images / self.paths[row]), self.camera.rows([row])
         camera.check_image(image.shape[1], image.shape[0])
         affine = crop_affine(self.boxes[row], (256, 256), rotation=angle, flip=flip)
         image = np.clip(cv2.warpAffine(image, affine, (256, 256)) * np.float32(gain) / 255, 0, 1)

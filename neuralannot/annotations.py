@@ -47,6 +47,8 @@ def load_annotations(
     the fits. InstaVariety's `insta_train_db.pt` is read without running what is in it. Raises ValueError that
     names the file, the annotation and the field for what is missing, FileNotFoundError.
     """
+    if isinstance(source, dict):
+        source = _coco_of(source)
     if hasattr(source, "dataset") and hasattr(source, "imgs"):
         return Table(_read_coco("annotations", source, release, groups), {"file": ""})
     path = Path(source)
@@ -58,7 +60,18 @@ def load_annotations(
             return _read_insta_variety(path), {"file": path.name}
         return _read_coco(str(path), _open_coco(path), release, groups), {"file": path.name}
 
-    return cached_table(path, read, key=f"{release.data_set}-annotations", cache=cache)
+    key = "-".join([release.data_set, *groups.values(), "annotations"])
+    return cached_table(path, read, key=key, cache=cache)
+
+
+def _coco_of(dataset: dict[str, Any]) -> Any:
+    from pycocotools.coco import COCO
+
+    coco = COCO()
+    coco.dataset = dataset
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
 
 
 def _open_coco(path: Path) -> Any:

@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
 MAX_BYTES = 4_000_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bodies:
     """B posed bodies.
 
     `vertices`: (B, V, 3) float32 metres, None where only joints were asked for; `joints`: (B, J, 3) float32
     metres; `joint_names`: J names, for hands of both sides without `right_` and `left_`; `faces`: (F, 3)
     int64, for hands of both sides a dict side -> (F, 3); `space`: `camera` or `world`; `camera`: B cameras,
-    at the origin where the bodies are in camera space, None where there are none; `sides`: (B,) of hands.
+    at the origin where the bodies are in camera space, None where there are none, and `camera_problem` says
+    why; `sides`: (B,) of hands.
     """
 
     vertices: torch.Tensor | None
@@ -40,6 +42,7 @@ class Bodies:
     space: str
     camera: Camera | None
     sides: np.ndarray | None = None
+    camera_problem: str = ""
 
     def __len__(self) -> int:
         return len(self.joints)
@@ -63,7 +66,7 @@ class Bodies:
         if points is None:
             raise ValueError("there are no vertices to project: forward with want='mesh'")
         if self.camera is None:
-            raise ValueError("there is no camera to project with: load with annotations= and cameras=")
+            raise ValueError(f"there is no camera to project with: {self.camera_problem}")
         if self.space == "world":
             points = self.camera.world_to_camera(points)
         return self.camera.project(points)
@@ -95,6 +98,7 @@ def forward_batches(
         raise ValueError(f"want must be 'mesh' or 'joints', got {want!r}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
+    _check_device(device)
     _check_space(gt, space)
     # A generator checks nothing until it is asked for its first batch: the checks above come before it.
     return (
@@ -129,15 +133,18 @@ def forward(gt: PseudoGT, **options: Any) -> Bodies:
             faces |= part.faces
         elif part.sides is not None:
             faces[str(part.sides[0])] = part.faces
-    return Bodies(
-        vertices,
-        joints,
-        functools.reduce(_common_names, (p.joint_names for p in parts)),
-        parts[0].faces if len(faces) < 2 else faces,
-        parts[0].space,
-        _camera_in(gt, parts[0].space),
-        gt.side,
-    )
+    names = functools.reduce(_common_names, (p.joint_names for p in parts))
+    return _bodies(gt, vertices, joints, names, parts[0].faces if len(faces) < 2 else faces, parts[0].space)
+
+
+def _check_device(device: Any) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used: {reason:.120}") from None
 
 
 def _check_space(gt: PseudoGT, space: str) -> None:
@@ -193,7 +200,20 @@ def _forward(
         joints = camera.world_to_camera(joints)
         vertices = None if vertices is None else camera.world_to_camera(vertices)
     only = next(iter(faces.values())) if len(faces) == 1 else faces
-    return Bodies(vertices, joints, names, only, space, _camera_in(gt, space), gt.side)
+    return _bodies(gt, vertices, joints, names, only, space)
+
+
+def _bodies(
+    gt: PseudoGT,
+    vertices: torch.Tensor | None,
+    joints: torch.Tensor,
+    names: tuple[str, ...],
+    faces: np.ndarray | dict[str, np.ndarray],
+    space: str,
+) -> Bodies:
+    camera = _camera_in(gt, space)
+    problem = "" if camera is not None else gt.camera_problem
+    return Bodies(vertices, joints, names, faces, space, camera, gt.side, problem)
 
 
 def _camera_in(gt: PseudoGT, space: str) -> Camera | None:
@@ -236,7 +256,9 @@ def model_groups(gt: PseudoGT) -> Iterator[tuple[str, str | None, np.ndarray]]:
 
 
 @functools.lru_cache(maxsize=16)
-def _model_on(model: str, folder: str | None, gender: str, side: str | None, device: str) -> BodyModel:
+def _model_on(
+    model: str, folder: str | None, gender: str, side: str | None, device: str, stamp: object
+) -> BodyModel:
     from neuralannot.body_models import load_body_model
 
     return load_body_model(model, folder=folder, gender=gender, side=side).to(device)
@@ -245,13 +267,15 @@ def _model_on(model: str, folder: str | None, gender: str, side: str | None, dev
 def model_on(
     model: str, folder: str | os.PathLike | None, gender: str, side: str | None, device: str = "cpu"
 ) -> BodyModel:
-    """The body model on a device, kept from call to call. MANO and the open body have no gender."""
-    from neuralannot.body_models.model import FOLDER_VARIABLE
+    """The body model on a device, kept while its file stays. MANO and the open body have no gender."""
+    from neuralannot.body_models.model import FOLDER_VARIABLE, file_stamp
 
     folder = folder or os.environ.get(FOLDER_VARIABLE)
-    if folder is None or model == "mano":
-        gender = "neutral"
-    return _model_on(model, None if folder is None else os.fspath(folder), gender, side, device)
+    if folder is None:
+        return _model_on(model, None, "neutral", side, device, None)
+    gender = "neutral" if model == "mano" else gender
+    place = str(Path(folder).resolve())
+    return _model_on(model, place, gender, side, device, file_stamp(place, model, gender, side))
 
 
 def rest_roots(gt: PseudoGT, body_models: str | os.PathLike | None) -> np.ndarray:
@@ -285,6 +309,4 @@ def _no_bodies(gt: PseudoGT, options: dict[str, Any]) -> Bodies:
         joints = len(names)
     vertices = torch.zeros(0, model.num_vertices, 3) if options["want"] == "mesh" else None
     empty = torch.zeros(0, joints, 3)
-    return Bodies(
-        vertices, empty, names, model.faces, options["space"], _camera_in(gt, options["space"]), gt.side
-    )
+    return _bodies(gt, vertices, empty, names, model.faces, options["space"])

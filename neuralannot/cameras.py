@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Camera:
     """N pinhole cameras.
 
@@ -125,7 +125,8 @@ class Camera:
         """Raise ValueError where an image is not of the size that the intrinsics belong to."""
         if self.image_size is None:
             return
-        wrong = np.flatnonzero((self.image_size != [width, height]).any(axis=1))
+        known = (self.image_size > 0).all(axis=1)
+        wrong = np.flatnonzero(known & (self.image_size != [width, height]).any(axis=1))
         if len(wrong):
             w, h = self.image_size[wrong[0]]
             raise ValueError(
@@ -182,11 +183,11 @@ def read_cameras(
             for name, by_camera in fields.items():
                 if not isinstance(by_camera, Mapping):
                     raise ValueError(
-                        f"{path}: camera {capture}: {name!r} must be an object by camera, got {by_camera!r}"
+                        f"{path}: camera {capture}: {name!r} must be an object, got {by_camera!r:.60}"
                     )
             for cam in fields["campos"]:
                 one = {name: by_camera.get(cam) for name, by_camera in fields.items()}
-                R = _array(path, (capture, cam), one, "camrot", (3, 3))
+                R = _rotation(path, (capture, cam), one, "camrot")
                 one |= {"R": R, "t": -R @ _array(path, (capture, cam), one, "campos", (3,))}
                 cameras[_number(path, capture), _number(path, cam)] = _camera(
                     path, (capture, cam), one, "focal", "princpt"
@@ -196,6 +197,7 @@ def read_cameras(
     return cameras
 
 
+_ROTATION_TOLERANCE = 1e-2
 _INTERHAND_FIELDS = ("campos", "camrot", "focal", "princpt")
 
 
@@ -209,7 +211,7 @@ def camera_of_image(path: str, image: Mapping[str, Any]) -> Camera:
     princpt = _array(path, name, entry, "princpt", (2,))
     R, t = np.eye(3), np.zeros(3)
     if "R" in entry or "t" in entry:
-        R, t = _array(path, name, entry, "R", (3, 3)), _array(path, name, entry, "t", (3,))
+        R, t = _rotation(path, name, entry, "R"), _array(path, name, entry, "t", (3,))
     return Camera(focal[None], princpt[None], R[None], t[None])
 
 
@@ -230,21 +232,19 @@ def _nested(path: Path, content: Any, depth: int) -> list[tuple[Any, ...]]:
 
 
 def _camera(path: Path, name: tuple[str, ...], entry: Any, focal: str, princpt: str) -> Camera:
-    values = [
-        _array(path, name, entry, field, shape)[None]
-        for field, shape in ((focal, (2,)), (princpt, (2,)), ("R", (3, 3)), ("t", (3,)))
-    ]
-    values[3] = values[3] / 1000  # file: mm -> m
+    t = _array(path, name, entry, "t", (3,)) / 1000  # file: mm -> m
+    intrinsics = [_array(path, name, entry, field, (2,)) for field in (focal, princpt)]
+    R = _rotation(path, name, entry, "R")
     try:
-        return Camera(*values)
+        return Camera(*(value[None] for value in (*intrinsics, R, t)))
     except ValueError as error:
         raise ValueError(f"{path}: camera {'/'.join(name)}: {error}") from None
 
 
 def _need(path: str | Path, name: tuple[str, ...], entry: Any, field: str) -> Any:
     if not isinstance(entry, Mapping) or entry.get(field) is None:
-        found = ", ".join(entry) if isinstance(entry, Mapping) else repr(entry)
-        raise ValueError(f"{path}: camera {'/'.join(name)}: no {field!r}, got {found}")
+        found = ", ".join(map(str, entry)) if isinstance(entry, Mapping) else repr(entry)
+        raise ValueError(f"{path}: camera {'/'.join(name)}: no {field!r}, got {found:.60}")
     return entry[field]
 
 
@@ -260,9 +260,18 @@ def _array(
         array = array.reshape(shape)  # t as (3, 1) and R as 9 numbers are seen too
     if array.shape != shape or not np.isfinite(array).all():
         raise ValueError(
-            f"{path}: camera {'/'.join(name)}: {field!r} must be {shape} of finite numbers, got {value!r}"
+            f"{path}: camera {'/'.join(name)}: {field!r} must be {shape} of finite numbers, got {value!r:.60}"
         )
     return array
+
+
+def _rotation(path: str | Path, name: tuple[str, ...], entry: Any, field: str) -> np.ndarray:
+    R = _array(path, name, entry, field, (3, 3))
+    if np.abs(R @ R.T - np.eye(3)).max() > _ROTATION_TOLERANCE or np.linalg.det(R) < 0:
+        raise ValueError(
+            f"{path}: camera {'/'.join(name)}: {field!r} must be a rotation, got {R.round(3).tolist()}"
+        )
+    return R
 
 
 def _number(path: Path, text: str) -> int:

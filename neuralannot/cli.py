@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         options.run(options)
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         # Whoever read our output has enough; what is left must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -61,9 +63,14 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _releases(options: argparse.Namespace) -> None:
-    for release in RELEASES.values():
-        if options.data_set and options.data_set.lower() not in release.data_set.lower():
-            continue
+    wanted = (options.data_set or "").lower()
+    chosen = [r for r in RELEASES.values() if wanted in r.data_set.lower() or wanted in r.name]
+    if not chosen:
+        names = dict.fromkeys(r.data_set for r in RELEASES.values())
+        raise ValueError(
+            f"no release of a data set called {options.data_set!r}; there are {', '.join(names)}"
+        )
+    for release in chosen:
         _print(f"{release.name}  ({release.data_set}, {release.model.upper()}, {release.space} space)")
         _print(f"    file         {_shown(release.files)}")
         _print(f"    annotations  {' or '.join(map(_shown, release.annotations))}")
@@ -90,6 +97,8 @@ def _info(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from neuralannot.exports import export_joints, export_meshes
 
+    if options.regressor and options.to != "npz":
+        raise ValueError(f"--regressor is for --to npz; a {options.to} holds the mesh")
     gt = _chosen(_load(options), options.ids)
     progress = sys.stderr.isatty()
     out = Path(options.out)
@@ -118,19 +127,11 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _render(options: argparse.Namespace) -> None:
-    import numpy as np
-
     from neuralannot.images import read_image, write_image
+    from neuralannot.lookup import rows_of_image
 
     gt = _load(options)
-    if options.ids:
-        gt = _chosen(gt, options.ids)
-    else:
-        name = Path(options.image).name
-        rows = [row for row, path in enumerate(gt.image_path) if Path(path).name == name]
-        if not rows:
-            raise ValueError(f"{options.image}: no annotation with a fit is of an image called {name}")
-        gt = gt.rows(np.array(rows))
+    gt = _chosen(gt, options.ids) if options.ids else gt.rows(rows_of_image(gt.image_path, options.image))
     image = read_image(options.image)
     picture = gt.forward(body_models=options.body_models).overlay(image, opacity=options.opacity)
     write_image(options.out, picture)
@@ -166,7 +167,7 @@ def _load(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # a Pse
     return load_pseudo_gt(
         options.file if len(options.file) > 1 else options.file[0],
         release=options.release,
-        annotations=options.annotations,
+        annotations=False if options.no_annotations else options.annotations,
         cameras=options.cameras,
     )
 
@@ -196,7 +197,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, run: object, text: str, example: str, of: object = commands) -> _Parser:
-        sub = of.add_parser(name, help=text, description=text, epilog=f"example: {example}")  # type: ignore[attr-defined]
+        shown = f"example: {example}"
+        sub = of.add_parser(name, help=text, description=text, epilog=shown)  # type: ignore[attr-defined]
         sub.set_defaults(run=run)
         return sub
 
@@ -241,13 +243,13 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--out", required=True, help="picture to write (.png, .jpg)")
     render.add_argument("--opacity", type=float, default=0.85, help="0 to 1 (default: %(default)s)")
 
-    models = parser_group = commands.add_parser(
+    models = commands.add_parser(
         "models",
         help="body model files: check, convert",
         description="body model files",
         epilog="example: neuralannot models check human_model_files",
     )
-    of = parser_group.add_subparsers(metavar="COMMAND", required=True)
+    of = models.add_subparsers(metavar="COMMAND", required=True)
     check = command(
         "check",
         _models_check,
@@ -266,17 +268,18 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("file")
     convert.add_argument("out")
     convert.add_argument(
-        "--model", choices=("smpl", "smplx", "mano", "flame"), help="default: by the file's name"
+        "--model", choices=("smpl", "smplx", "mano", "flame"), help="default: by what is in the file"
     )
-    del models
     return parser
 
 
 def _file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="+", help="a released file, several subjects of Human3.6M, or a folder")
     parser.add_argument("--release", help="its name, where the file's name does not tell")
-    parser.add_argument("--annotations", help="COCO-format file (default: beside the file)")
-    parser.add_argument("--cameras", help="camera file (default: beside the file)")
+    companions = parser.add_mutually_exclusive_group()
+    companions.add_argument("--annotations", nargs="+", help="COCO-format file(s) (default: beside the file)")
+    companions.add_argument("--no-annotations", action="store_true", help="rows are the bare fits")
+    parser.add_argument("--cameras", nargs="+", help="camera file(s) (default: beside the file)")
 
 
 def _body_arguments(parser: argparse.ArgumentParser) -> None:

@@ -33,25 +33,19 @@ class Companions:
         return [_fill(template, groups) for groups in self.groups or ({},)]
 
     def find(self, template: str) -> list[Path] | None:
-        """The files of a template, one for each subject or split; None where none is there.
-
-        Raises FileNotFoundError that names the first missing one where only some are there.
-        """
+        """The files of a template, one for each subject or split; None unless all are there."""
         found = [(name, find_beside(self.folders, name)) for name in self.named(template)]
         there = [path for _, path in found if path is not None]
-        if not there:
-            return None
-        absent = [name for name, path in found if path is None]
-        if absent:
-            raise FileNotFoundError(
-                f"{absent[0]}: not in {_list(self.folders)}, where {there[0].name} is; "
-                "every file's companions are needed, or annotations=False"
-            )
-        return there
+        return there if len(there) == len(found) else None
+
+    def lacking(self, template: str) -> str:
+        """The name of the first file of a template that is not there; of the first, where all are."""
+        names = self.named(template)
+        return next((name for name in names if find_beside(self.folders, name) is None), names[0])
 
     def annotation_name(self) -> str:
         """What the annotation file is called."""
-        return self.named(self.annotations[0])[0] if self.annotations else "the COCO-format file"
+        return self.lacking(self.annotations[0]) if self.annotations else "the COCO-format file"
 
     def no_ids(self, release: Release) -> str:
         """Why there are no annotation ids, and what to do."""
@@ -62,13 +56,14 @@ class Companions:
 
     def camera_problem(self, release: Release, *, joined: bool) -> str:
         """Why there are no cameras, and what to do."""
-        name = self.named(self.cameras)[0] if self.cameras else self.annotation_name()
+        name = self.lacking(self.cameras) if self.cameras else self.annotation_name()
         if not joined:
-            need = f"{self.annotation_name()} (which camera took which frame)"
-            need += f" and {name}" if self.cameras else ""
+            need = self.annotation_name()
+            need += f" (which camera took which frame) and {name}" if self.cameras else ""
+            given = "annotations= and cameras=" if self.cameras else "annotations="
             return (
-                f"{release.name}: its fits are in the world and their cameras are not loaded; put {need} "
-                "beside the file, or pass annotations= and cameras="
+                f"{release.name}: the cameras of its fits are not loaded; put {need} beside the file, "
+                f"or pass {given}"
             )
         return f"{release.name}: no camera file; put {name} beside the file, or pass cameras="
 
@@ -112,22 +107,16 @@ class Companions:
 def _fill(template: str, groups: dict[str, str]) -> str:
     for name, value in groups.items():
         template = template.replace(f"{{{name}}}", value)
-    return template
+    return template.replace("{split}", "(train|val|test)")  # a file under another name does not tell
 
 
 def find_beside(folders: tuple[Path, ...], name: str) -> Path | None:
-    """The file `name` in one of the folders, their `annotations` or `data`, or those of their parents."""
+    """The file `name` in one of the folders, or in `annotations` there."""
     for folder in folders:
-        for place in (folder, folder.parent):
-            for below in ("", "annotations", "data"):
-                path = place / below / name
-                if path.is_file():
-                    return path
+        for path in (folder / name, folder / "annotations" / name):
+            if path.is_file():
+                return path
     return None
-
-
-def _list(folders: tuple[Path, ...]) -> str:
-    return ", ".join(map(str, folders)) or "the file's folder"
 
 
 def _stacks(view: RowView) -> tuple[TableStack, TableStack | None]:

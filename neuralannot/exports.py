@@ -46,6 +46,9 @@ def export_meshes(
         raise ValueError(f"unknown mesh format {suffix!r}; expected one of {', '.join(MESH_FORMATS)}")
     folder = Path(folder)
     names = row_names(gt)
+    if len(set(names)) != len(names):
+        twice = next(name for k, name in enumerate(names) if name in names[:k])
+        raise ValueError(f"{twice}: asked for more than once; every mesh has a file of its own")
     paths: list[Path] = []
     batches = gt.forward_batches(body_models=body_models, space=space, batch_size=batch_size)
     with tqdm(total=len(gt), unit="mesh", disable=not progress) as bar:

@@ -96,7 +96,7 @@ def joints_world(gt: PseudoGT) -> np.ndarray:
     files = companions.find(companions.joints)
     if files is None:
         places = ", ".join(map(str, companions.folders))
-        raise FileNotFoundError(f"{companions.named(companions.joints)[0]}: not in {places}")
+        raise FileNotFoundError(f"{companions.lacking(companions.joints)}: not in {places}")
     subjects = [int(g["subject"]) if "subject" in g else None for g in companions.groups]
     tables = []
     for file, subject in zip(files, subjects, strict=True):
@@ -134,7 +134,7 @@ def read_joints(path: Path, data_set: str, subject: int | None) -> dict[str, np.
         try:
             document: Any = simdjson.Parser().parse(chunk.text)
         except (ValueError, RuntimeError):
-            raise explain_bad_chunk(path, chunk) from None
+            raise explain_bad_chunk(path, chunk, "frame") from None
         for text in document:
             name = "/".join((*chunk.prefix, text))
             arrays.append(_joints(path, name, document[text], count))

@@ -198,24 +198,22 @@ def _truncated(path: Path, size: int, tail: bytes) -> ValueError:
     )
 
 
-def explain_bad_chunk(path: Path, chunk: Chunk) -> ValueError:
-    """Why a chunk did not parse: the place of the fault in the file, or a number that JSON does not have."""
+def explain_bad_chunk(path: Path, chunk: Chunk, kind: str = "key") -> ValueError:
+    """Why a chunk did not parse: where in the file, or a number that JSON does not have (of a `kind`)."""
     try:
         content = json.loads(chunk.text)
         for key, entry in content.items():
             fault = _bad_number(entry, ())
             if fault:
                 trail, value = fault
-                name = "/".join((*chunk.prefix, key))
-                return ValueError(
-                    f"{path}: {name}: {'/'.join(trail) or 'the leaf'} holds {value}; expected finite numbers"
-                )
+                where = f"{kind} {'/'.join((*chunk.prefix, key))}: {'/'.join(trail) or 'the leaf'}"
+                return ValueError(f"{path}: {where} holds {value}; expected finite numbers")
     except UnicodeDecodeError as error:
         return ValueError(f"{path}: not UTF-8 at byte {chunk.offset + error.start}")
     except json.JSONDecodeError as error:
         near = error.doc[max(error.pos - 60, 0) : error.pos]
         keys = re.findall(r'"(-?\d+)"\s*:', error.doc[: error.pos])
-        where = f", key {'/'.join((*chunk.prefix, keys[-1]))}" if keys else ""
+        where = f", {kind} {'/'.join((*chunk.prefix, keys[-1]))}" if keys else ""
         byte = chunk.offset + len(error.doc[: error.pos].encode())
         return ValueError(f"{path}: not valid JSON at byte {byte}{where}: {error.msg} after {near[-30:]!r}")
     except RecursionError:

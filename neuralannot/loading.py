@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,17 @@ def load_pseudo_gt(
     Raises FileNotFoundError for a path that is not there; ValueError that names the file, the place, what was
     expected and what to do for anything that is not a whole file of the release.
     """
-    paths = [Path(path)] if isinstance(path, (str, os.PathLike)) else [Path(p) for p in path]
+    paths = _paths("path", path)
     if len(paths) == 1 and paths[0].suffix == ".safetensors":
-        return _load_columns(paths[0])
+        if annotations not in (None, False) or cameras is not None:
+            raise ValueError(
+                f"{paths[0]}: columns that were saved carry their annotations and cameras; "
+                "load without annotations= and cameras="
+            )
+        return _load_columns(paths[0], release)
     entry, files = _resolve(paths, release)
     companions = Companions(
-        folders=tuple(dict.fromkeys(file.resolve().parent for file, _ in files)),
+        folders=_folders([file for file, _ in files]),
         groups=tuple(groups for _, groups in files),
         annotations=entry.annotations,
         cameras=entry.cameras,
@@ -64,15 +70,41 @@ def load_pseudo_gt(
     )
     tables = tuple(_load_fits(file, entry, groups, cache) for file, groups in files)
     fits = TableStack(tables, "param/betas")
+    if cameras is not None and (entry.camera != "companion" or annotations is False):
+        why = "without annotations rows have no camera" if annotations is False else "it has no camera file"
+        raise ValueError(f"{entry.name}: cameras= is of no use: {why}")
     noted = _load_annotations(annotations, entry, companions, cache)
     if noted is None:
-        space = "camera" if entry.space == "image" else entry.space
+        space = entry.space
+        if space == "image":
+            space = "camera"
+            if annotations is not False:
+                warnings.warn(
+                    f"{entry.name}: {companions.annotation_name()} is not beside the file, so whether these "
+                    "fits are in world space is not known; taken as camera space",
+                    stacklevel=2,
+                )
         return PseudoGT(RowView(len(fits), (Part(fits),)), entry.name, space=space, companions=companions)
     view = _join(fits, noted, entry, companions, cameras)
     space = entry.space
     if space == "image":
         space = "world" if noted.gather("ann/world").any() else "camera"
     return PseudoGT(view, entry.name, space=space, companions=companions)
+
+
+def _paths(name: str, given: Any) -> list[Path]:
+    if isinstance(given, (str, os.PathLike)):
+        return [Path(given)]
+    try:
+        return [Path(p) for p in given]
+    except TypeError:
+        raise TypeError(f"{name} must be a path or several, got {given!r:.60}") from None
+
+
+def _folders(files: list[Path]) -> tuple[Path, ...]:
+    """Where the files are and, of links, where they lead: either may have the companions."""
+    places = [place for file in files for place in (file.absolute().parent, file.resolve().parent)]
+    return tuple(dict.fromkeys(places))
 
 
 def _resolve(paths: list[Path], name: str | None) -> tuple[Release, list[tuple[Path, dict[str, str]]]]:
@@ -93,9 +125,8 @@ def _resolve(paths: list[Path], name: str | None) -> tuple[Release, list[tuple[P
                     f"{path}: not a released file name; pass release=, one of {', '.join(_candidates(path))}"
                 )
             entry = found[0]
-        groups = found[1] if found is not None and found[0] == entry else {}
-        if found is not None and found[0] != entry:
-            raise ValueError(f"{path}: named as {found[0].name}, asked for as {entry.name}")
+        # What the user says it is goes before what it is called; what is in it is checked in any case.
+        groups = found[1] if found is not None and found[0].data_set == entry.data_set else {}
         if entry.data_set == "Human3.6M" and "subject" not in groups:
             raise ValueError(
                 f"{path}: the subject is in no other place than the file's name; expected {entry.files}"
@@ -104,18 +135,27 @@ def _resolve(paths: list[Path], name: str | None) -> tuple[Release, list[tuple[P
     assert entry is not None
     if len(files) > 1 and entry.data_set != "Human3.6M":
         raise ValueError(
-            f"{entry.name}: got {len(files)} files; only Human3.6M's subjects are loaded together, "
-            "the ids of splits are not unique"
+            f"{entry.name}: got {', '.join(str(path) for path, _ in files)}; pass one of them: only "
+            "Human3.6M's subjects are loaded together, the ids of splits are not unique"
         )
+    subjects: dict[str, Path] = {}
+    for path, groups in files:
+        subject = groups.get("subject", "")
+        if subject in subjects:
+            raise ValueError(f"{entry.name}: subject {subject} twice, {subjects[subject]} and {path}")
+        subjects[subject] = path
     return entry, files
 
 
 def _files_in(folder: Path, entry: Release | None) -> list[Path]:
     found: dict[str, list[Path]] = {}
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
-        known = identify(path)
-        if known is not None and entry in (None, known[0]):
-            found.setdefault(known[0].name, []).append(path)
+    for pattern in ("*.json", "annotations/*.json", "*/*.json"):
+        for path in sorted(folder.glob(pattern)):
+            known = identify(path)
+            if known is not None and entry in (None, known[0]):
+                found.setdefault(known[0].name, []).append(path)
+        if found:
+            break
     if not found:
         wanted = entry.files if entry else "NeuralAnnot files"
         raise FileNotFoundError(f"{folder}: no {wanted} in it; `neuralannot releases` lists the names")
@@ -152,13 +192,25 @@ def _load_annotations(given: Any, entry: Release, companions: Companions, cache:
             )
     else:
         sources = list(given) if isinstance(given, (list, tuple)) else [given]
+        strange = [s for s in sources if not _is_annotations(s)]
+        if strange:
+            raise TypeError(
+                "annotations must be a COCO-format file, several, its dict, a pycocotools COCO, or False; "
+                f"got {strange[0]!r:.60}"
+            )
     if not sources:
         return None
-    groups = companions.groups[0] if companions.groups else {}
+    groups = {k: v for k, v in companions.groups[0].items() if k == "split"} if companions.groups else {}
     tables = tuple(load_annotations(source, entry, groups, cache=cache) for source in sources)
     stack = TableStack(tables, "ann/id")
     _check_unique(stack, sources)
     return stack
+
+
+def _is_annotations(source: Any) -> bool:
+    is_coco = hasattr(source, "dataset") and hasattr(source, "imgs")
+    is_dict = isinstance(source, dict) and "images" in source
+    return is_coco or is_dict or isinstance(source, (str, os.PathLike))
 
 
 def _check_unique(stack: TableStack, sources: list[Any]) -> None:
@@ -223,14 +275,14 @@ def _join_rows(fits: TableStack, noted: TableStack, studio: TableStack | None, e
         return Table(make())
     first = fits.tables[0].path
     assert first is not None
-    names = "|".join(str(t.path) for t in tables)
+    cameras = (
+        b"" if studio is None else b"".join(studio.gather(f"cam/{n}").tobytes() for n in ("key", "princpt"))
+    )
+    digest = hashlib.blake2b(cameras, digest_size=16).hexdigest()
+    names = "|".join([*(str(t.path) for t in tables), digest])
     tag = hashlib.blake2b(names.encode(), digest_size=6).hexdigest()
     place = first.with_name(f"{first.name.removesuffix(SUFFIX)}.join-{tag}{SUFFIX}")
-    source = [t.meta["build"] for t in tables]
-    if studio is not None:
-        cameras = b"".join(studio.gather(f"cam/{name}").tobytes() for name in ("key", "princpt"))
-        source.append(hashlib.blake2b(cameras, digest_size=16).hexdigest())
-    return derived_table(place, "|".join(source), make)
+    return derived_table(place, "|".join([*(t.meta["build"] for t in tables), digest]), make)
 
 
 def _first_of_side(keys: np.ndarray, sides: np.ndarray, code: int, wanted: np.ndarray) -> np.ndarray:
@@ -246,7 +298,7 @@ def _camera_table(entry: Release, companions: Companions, given: Any) -> TableSt
     if given is None:
         files = companions.find(entry.cameras) if entry.cameras else None
     else:
-        files = [Path(given)] if isinstance(given, (str, os.PathLike)) else [Path(p) for p in given]
+        files = _paths("cameras", given)
     if files is None:
         return None
     found: dict[tuple[int, ...], Camera] = {}
@@ -300,7 +352,8 @@ def _check_camera_size(
     size = noted.gather("ann/image_size", rows["ann_row"])
     princpt = studio.gather("cam/princpt", rows["camera_row"])
     known = (size > 0).all(axis=1)
-    off = known & ~((princpt > 0.3 * size) & (princpt < 0.7 * size)).all(axis=1)
+    scale = size / np.maximum(2 * princpt, 1)  # about 2 for 2048 px images with the cameras of the 1k ones
+    off = known & ((scale > 1.6).all(axis=1) | (scale < 0.625).all(axis=1))
     if off.any():
         row = int(np.flatnonzero(off)[0])
         id_ = noted.gather("ann/id", rows["ann_row"])[row]
@@ -308,8 +361,8 @@ def _check_camera_size(
         x, y = princpt[row].tolist()
         raise ValueError(
             f"annotation {id_}: its image is {w}x{h} px, its camera's principal point "
-            f"({x:.0f}, {y:.0f}): they are of different resolutions; MPI-INF-3DHP_camera_1k.json fits the 1k "
-            "images and MPI-INF-3DHP_1k.json only"
+            f"({x:.0f}, {y:.0f}): they are of different resolutions; "
+            f"{entry.cameras} goes with {entry.annotations[0]} and the images of that size only"
         )
 
 
@@ -323,7 +376,7 @@ _CAMERA_KEYS = {
 # --- columns that were saved
 
 
-def _load_columns(path: Path) -> PseudoGT:
+def _load_columns(path: Path, release: str | None) -> PseudoGT:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     table = open_table(path)
@@ -332,9 +385,7 @@ def _load_columns(path: Path) -> PseudoGT:
         groups: list[dict[str, str]] = json.loads(table.meta["groups"])
     except (KeyError, ValueError):
         raise ValueError(f"{path}: not written by PseudoGT.save; load the JSON instead") from None
-    companions = Companions(
-        (path.resolve().parent,), tuple(groups), entry.annotations, entry.cameras, entry.joints
-    )
+    companions = Companions(_folders([path]), tuple(groups), entry.annotations, entry.cameras, entry.joints)
     stack = TableStack((table,), "param/betas")
     return PseudoGT(RowView(len(stack), (Part(stack),)), entry.name, space=space, companions=companions)
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import operator
+import os
+from collections.abc import Iterable
 from functools import cached_property
+from itertools import takewhile
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -39,44 +44,61 @@ class Lookup:
 
     def rows(self, ids: Any) -> np.ndarray:
         """See `PseudoGT.rows_of`."""
-        if hasattr(ids, "tolist") and np.ndim(ids) == 0:
-            ids = ids.tolist()  # a number of numpy's or torch's
-        if isinstance(ids, (list, np.ndarray, range)) or hasattr(ids, "tolist"):
-            wanted = np.asarray(ids) if not isinstance(ids, list) else None
-            if wanted is None and all(isinstance(i, (int, np.integer)) for i in ids):
-                wanted = np.asarray(ids, np.int64)
-            if wanted is not None and wanted.ndim == 1:
-                return self._of_ids(as_integers(wanted))
-            found = [self.one(tuple(i) if isinstance(i, (list, np.ndarray)) else i) for i in ids]
-            return np.concatenate([np.zeros(0, np.int64), *found])
-        return self.one(ids)
+        if _is_number(ids) or (isinstance(ids, tuple) and self._is_key(ids)):
+            return self.one(ids)
+        if isinstance(ids, str) or not isinstance(ids, Iterable):
+            raise TypeError(f"ids must be {self._form()}, or several; got {ids!r:.60}")
+        wanted = ids if isinstance(ids, np.ndarray) else list(ids)
+        if isinstance(wanted, np.ndarray) and wanted.dtype == bool:
+            raise TypeError("a mask is no list of ids: select rows with gt.rows(mask)")
+        if isinstance(wanted, list) and all(_is_number(i) for i in wanted):
+            wanted = np.array([_number(i) for i in wanted], np.int64)
+        if isinstance(wanted, np.ndarray) and wanted.ndim == 1:
+            return self._of_ids(as_integers(wanted))
+        found = [self.one(i if _is_number(i) else tuple(i)) for i in wanted]
+        return np.concatenate([np.zeros(0, np.int64), *found])
 
-    def one(self, key: Id) -> np.ndarray:
+    def one(self, key: Any) -> np.ndarray:
         """The rows of one id or key; at least one. Raises KeyError, TypeError as `PseudoGT.rows_of`."""
-        if isinstance(key, (int, np.integer)):
-            return self._of_ids(np.array([key], np.int64))
+        rows = self.find(key)
+        if not len(rows):
+            name = _number(key) if _is_number(key) else key
+            raise KeyError(self._companions.absence(self._view, self._release, name))
+        return rows
+
+    def find(self, key: Any) -> np.ndarray:
+        """The rows of one id or key, none where there is none."""
+        if _is_number(key):
+            key = (_number(key),)
         if not isinstance(key, tuple):
-            raise TypeError(f"an id is an int, a key a tuple of {self._form()}; got {key!r}")
+            raise TypeError(f"an id is an int, a key a tuple of {self._form()}; got {key!r:.60}")
         side = key[-1] if key and isinstance(key[-1], str) else None
         numbers = key if side is None else key[:-1]
         if side is not None and (self._release.model != "mano" or side not in SIDES):
             raise KeyError(f"{key}: {self._release.name} has no side {side!r}")
-        if len(numbers) == 1 and self._id_column is not None:
-            rows = self._of_ids(np.array(numbers, np.int64))
-        elif self._release.key_names != ("id",) and len(numbers) == len(self._release.key_names):
-            rows, _ = self._keys.all(np.array([numbers], np.int64))
-        else:
+        if not self._is_key(key):
             raise KeyError(f"{key}: not a key of {self._release.name}; its keys are {self._form()}")
-        if side is not None:
-            rows = rows[self._view.column("side")[rows] == SIDES.index(side)]
-        if not len(rows):
-            raise KeyError(self._companions.absence(self._view, self._release, key))
-        return rows
+        wanted = np.array([[_number(n) for n in numbers]], np.int64)
+        if len(numbers) == 1:
+            rows, _ = self._need_ids().all(wanted)
+        else:
+            rows, _ = self._keys.all(wanted)
+        return rows if side is None else rows[self._view.column("side")[rows] == SIDES.index(side)]
 
-    def _of_ids(self, ids: np.ndarray) -> np.ndarray:
+    def _is_key(self, key: tuple) -> bool:
+        """Whether a tuple has a key's form: an id, or as many numbers as frame keys, and maybe a side."""
+        numbers = key[:-1] if key and isinstance(key[-1], str) else key
+        names = self._release.key_names
+        framed = names != ("id",) and len(numbers) == len(names)
+        return all(_is_number(n) for n in numbers) and (len(numbers) == 1 or framed)
+
+    def _need_ids(self) -> KeyIndex:
         if self._id_column is None:
             raise ValueError(self._companions.no_ids(self._release))
-        rows, count = self._ids.all(ids.reshape(-1, 1))
+        return self._ids
+
+    def _of_ids(self, ids: np.ndarray) -> np.ndarray:
+        rows, count = self._need_ids().all(ids.reshape(-1, 1))
         absent = np.flatnonzero(count == 0)
         if len(absent):
             raise KeyError(self._companions.absence(self._view, self._release, int(ids[absent[0]])))
@@ -88,6 +110,51 @@ class Lookup:
         return f"{form} or (…, side)" if self._release.model == "mano" else form
 
 
+def rows_of_image(paths: np.ndarray, image: str | os.PathLike) -> np.ndarray:
+    """Rows whose image path (N,) is the file `image`: the longest end that the two have in common decides.
+
+    Raises ValueError where no image is called so, or several are and the folders do not tell them apart.
+    """
+    wanted = PurePath(image).parts[::-1]
+    unique, which = np.unique(paths, return_inverse=True)
+    alike = [_shared_end(wanted, PurePath(path).parts[::-1]) for path in unique.tolist()]
+    best = max(alike, default=0)
+    found = [number for number, parts in enumerate(alike) if parts == best]
+    if not best:
+        raise ValueError(f"{image}: no annotation with a fit is of an image called {wanted[0]}")
+    if len(found) > 1:
+        shown = ", ".join(unique[found[:3]].tolist())
+        raise ValueError(f"{image}: may be any of {len(found)} images: {shown}; name it with its folders")
+    return np.flatnonzero(which == found[0])
+
+
+def _shared_end(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return sum(1 for _ in same)
+
+
+_LARGEST = np.iinfo(np.int64).max
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a whole number of Python's, numpy's or torch's; bool is not."""
+    if isinstance(value, (bool, np.bool_)) or getattr(value, "ndim", 0) != 0:
+        return False
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return "bool" not in str(getattr(value, "dtype", ""))
+
+
+def _number(value: Any) -> int:
+    """As an int; what no file can hold becomes the largest, which no file does."""
+    number = operator.index(value)
+    return number if -_LARGEST <= number <= _LARGEST else _LARGEST
+
+
 def as_integers(values: np.ndarray) -> np.ndarray:
     """As int64; TypeError for what is not whole numbers. An empty list has no type: it is none."""
+    if values.dtype == bool:
+        raise TypeError("a mask is no list of numbers")
     return values.astype(np.int64, casting="same_kind" if values.size else "unsafe")

@@ -87,7 +87,8 @@ class PseudoGT:
 
     @property
     def keys(self) -> list[tuple[int, ...]]:
-        """The fits' frame keys, as `(subject, action, subaction, frame)`: (capture, frame) for InterHand2.6M.
+        """The fits' frame keys: Human3.6M `(subject, action, subaction, frame)`, MPI-INF-3DHP `(subject, seq,
+        frame)`, InterHand2.6M `(capture, frame)`.
 
         Raises ValueError for releases keyed by annotation id.
         """
@@ -100,7 +101,7 @@ class PseudoGT:
 
     def __contains__(self, key: object) -> bool:
         try:
-            return bool(len(self._lookup.one(key)))  # type: ignore[arg-type]
+            return bool(len(self._lookup.find(key)))
         except (KeyError, ValueError, TypeError):
             return False
 
@@ -109,6 +110,7 @@ class PseudoGT:
         """What is known but has no fit, in the whole of the files loaded.
 
         Ids of annotations; for hands `(id, side)`. Hand files not joined: the null sides, by id or frame key.
+        Columns that were saved hold rows with fits only: nothing is missing there.
         """
         return self._companions.missing(self._view, self._release)
 
@@ -165,7 +167,8 @@ class PseudoGT:
     def params(self) -> Mapping[str, np.ndarray]:
         """smplx's parameter names -> (N, ...) float32, as stored, whatever `valid` says; absent parts zero.
 
-        Rotations axis-angle in radians, `transl` in metres.
+        Rotations axis-angle in radians, `transl` in metres. Whole columns are read-only views of the file:
+        `torch.tensor(...)` copies them, `torch.from_numpy` would warn.
         """
         return ColumnGroup(self._view, "param", tuple(human_model(self.model).shapes))
 
@@ -188,8 +191,8 @@ class PseudoGT:
     def camera(self) -> Camera | None:
         """The rows' cameras: intrinsics in pixels of the original image, extrinsics in metres.
 
-        The extrinsics are the identity where the fits are camera-space. None where there is no camera: world
-        releases that are not joined with annotations and a camera file.
+        Gathered at each access. The extrinsics are the identity where the fits are camera-space. None where
+        there is no camera: world releases that are not joined with annotations and a camera file.
         """
         prefix = next((p for p in ("", "cam/", "ann/") if f"{p}focal" in self._view), None)
         if prefix is None:
@@ -201,11 +204,16 @@ class PseudoGT:
         R, t = self._view.column(f"{prefix}R"), self._view.column(f"{prefix}t")
         return Camera(focal, princpt, R, t, size)
 
+    @property
+    def camera_problem(self) -> str:
+        """Why there are no cameras, where there are none: the companion file to give."""
+        return self._companions.camera_problem(self._release, joined=self.joined)
+
     def require_camera(self) -> Camera:
         """The cameras; raises ValueError that names the companion file where there are none."""
         camera = self.camera
         if camera is None:
-            raise ValueError(self._companions.camera_problem(self._release, joined=self.joined))
+            raise ValueError(self.camera_problem)
         return camera
 
     # --- the annotations
@@ -224,13 +232,15 @@ class PseudoGT:
     def image_path(self) -> np.ndarray:
         """(N,) str, relative to the data set's image folder (`train2017/000000000785.jpg`).
 
+        Empty for fits whose id is not in the annotation file. Made anew at each access: in a loop over rows,
+        ask once, or ask `gt.rows([row])`.
         Raises ValueError where there are no annotations.
         """
         return bytes_to_texts(self._annotation("ann/image_path", "image paths"))
 
     @property
     def image_size(self) -> np.ndarray:
-        """(N, 2) int64 width and height px of the annotated images. Raises as `image_path`."""
+        """(N, 2) int64 width, height px of the annotated images, 0 where unknown. Raises as `image_path`."""
         return self._annotation("ann/image_size", "image sizes")
 
     @property

@@ -48,6 +48,7 @@ class _LeafReader:
 
     def __init__(self, path: Path, release: Release) -> None:
         self.path, self.release = path, release
+        self.kind = "id" if release.key_names == ("id",) else "frame"
         self.model: HumanModel = human_model(release.model)
         self.widths = {f.name: 8 * self.model.field_width(f) for f in self.model.fields}
         self.flags = VALIDITY_FIELDS if release.model == "smplx" else {}
@@ -106,6 +107,10 @@ class _LeafReader:
                 row, column = bad[0]
                 what = f"{name!r} holds {values[row, column]}, beyond what float32 holds"
                 raise self._error(self.leaves.names[row], what)
+            if name == "focal" and not (narrow > 0).all():
+                row = int(np.flatnonzero((narrow <= 0).any(axis=1))[0])
+                what = f"'focal' must be positive, got {values[row].tolist()}"
+                raise self._error(self.leaves.names[row], what)
             if buffers:
                 self.leaves.arrays[name].append(narrow)
             buffers.clear()
@@ -131,7 +136,8 @@ class _LeafReader:
             buffer = holder[field_name].as_buffer(of_type="d")
         except KeyError:
             found = ", ".join(_keys(holder)) or "nothing"
-            raise self._error(name, f"no {field_name!r}; expected {self._expected()}, got {found}") from None
+            wanted = ", ".join(_CAMERA_FIELDS) if field_name in _CAMERA_FIELDS else self._expected()
+            raise self._error(name, f"no {field_name!r}; expected {wanted}, got {found}") from None
         except (AttributeError, TypeError):
             raise self._error(
                 name, f"{field_name!r} must hold {expected // 8} numbers, got {_kind(holder[field_name])}"
@@ -183,8 +189,7 @@ class _LeafReader:
         return ", ".join(f.name for f in self.model.fields if f.required)
 
     def _error(self, name: str, what: str) -> ValueError:
-        kind = "id" if self.release.key_names == ("id",) else "frame"
-        return ValueError(f"{self.path}: {kind} {name}: {what}")
+        return ValueError(f"{self.path}: {self.kind} {name}: {what}")
 
 
 def read_fits(path: Path, release: Release, groups: dict[str, str]) -> dict[str, np.ndarray]:
@@ -199,7 +204,7 @@ def read_fits(path: Path, release: Release, groups: dict[str, str]) -> dict[str,
     lead = (int(groups["subject"]),) if release.data_set == "Human3.6M" else ()
     hands = release.layout in ("hands", "hand-frames")
     depth = len(release.key_names) - len(lead)
-    for chunk, document in _documents(path, depth):
+    for chunk, document in _documents(path, depth, reader.kind):
         outer = tuple(_integer(path, k, release) for k in chunk.prefix)
         for text in document:
             key = (*lead, *outer, _integer(path, text, release))
@@ -215,13 +220,13 @@ def read_fits(path: Path, release: Release, groups: dict[str, str]) -> dict[str,
     return _columns(path, release, reader)
 
 
-def _documents(path: Path, depth: int) -> Iterator[tuple[Chunk, Any]]:
+def _documents(path: Path, depth: int, kind: str) -> Iterator[tuple[Chunk, Any]]:
     for chunk in json_chunks(path, depth):
         try:
             # A parser is not reused while what it parsed is alive, and its caller may hold on to that.
             document = simdjson.Parser().parse(chunk.text)
         except (ValueError, RuntimeError, UnicodeDecodeError):
-            raise explain_bad_chunk(path, chunk) from None
+            raise explain_bad_chunk(path, chunk, kind) from None
         yield chunk, document
 
 
@@ -232,9 +237,9 @@ def _append_hands(reader: _LeafReader, entry: Any, key: tuple[int, ...], name: s
         return
     if not isinstance(entry, simdjson.Object):
         raise reader._error(name, f"expected an object with 'right' and 'left', got {_kind(entry)}")
-    strange = [k for k in _keys(entry) if k not in SIDES]
-    if strange:
-        raise reader._error(name, f"expected the keys 'right' and 'left', got {', '.join(strange)}")
+    sides = _keys(entry)
+    if not set(sides) <= set(SIDES) or len(sides) != len(set(sides)):
+        raise reader._error(name, f"expected the keys 'right' and 'left', once each, got {', '.join(sides)}")
     for code, side in enumerate(SIDES):
         leaf = entry.get(side)
         if leaf is not None:

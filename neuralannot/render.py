@@ -64,7 +64,7 @@ def render_bodies(
     if bodies.vertices is None:
         raise ValueError("there are no vertices to draw: forward with want='mesh'")
     if bodies.camera is None:
-        raise ValueError("there is no camera to draw through: load with annotations= and cameras=")
+        raise ValueError(f"there is no camera to draw through: {bodies.camera_problem}")
     height, width = _checked_image(image).shape[:2]
     bodies.camera.check_image(width, height)
     vertices = bodies.vertices

@@ -9,7 +9,6 @@ import json
 import mmap
 import os
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,8 +18,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from neuralannot.atomic import whole_file
+
 FORMAT = "neuralannot-columns"
-VERSION = "1"
+VERSION = "1"  # goes up whenever the columns made from a file change
 SUFFIX = ".columns.safetensors"
 CACHE_VARIABLE = "NEURALANNOT_CACHE"
 
@@ -41,7 +42,7 @@ class StoreError(ValueError):
     """A columns file that is not whole, not ours, or of another version."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """Named read-only arrays and text metadata. From a file, it pickles as the file's path: workers map it.
 
@@ -110,7 +111,7 @@ def _column(mapped: mmap.mmap, start: int, entry: dict) -> np.ndarray:
     dtype = np.dtype(_DTYPES[entry["dtype"]])
     shape = tuple(entry["shape"])
     count = int(np.prod(shape, dtype=np.int64))
-    if count * dtype.itemsize != last - first:
+    if not 0 <= first <= last or count * dtype.itemsize != last - first:
         raise ValueError(f"a column of shape {shape} in {last - first} bytes")
     if count == 0:
         empty = np.zeros(shape, dtype)
@@ -129,17 +130,23 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray], meta: Mappi
     type that no column has.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    stamped = {**meta, "format": FORMAT, "version": VERSION, "build": uuid.uuid4().hex}
-    try:
-        with temporary.open("wb") as file:
-            _write_columns(file, columns, stamped)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    stamped = {**meta, "format": FORMAT, "version": VERSION, "build": _build(columns, meta)}
+    with whole_file(path) as part, part.open("wb") as file:
+        _write_columns(file, columns, stamped)
     _sweep(path)
+
+
+def _build(columns: Mapping[str, np.ndarray], meta: Mapping[str, str]) -> str:
+    """What tells these columns from others: where they came from or, for saved ones, what is in them.
+
+    The same from whichever process: what one of ten wrote last is what the other nine have mapped.
+    """
+    digest = hashlib.blake2b(json.dumps(dict(meta), sort_keys=True).encode(), digest_size=16)
+    for name in sorted(columns):
+        digest.update(f"{name}{columns[name].dtype}{columns[name].shape}".encode())
+        if "source" not in meta:
+            digest.update(np.ascontiguousarray(columns[name]).data)
+    return digest.hexdigest()
 
 
 def _write_columns(file: BinaryIO, columns: Mapping[str, np.ndarray], meta: Mapping[str, str]) -> None:
@@ -205,7 +212,7 @@ def cached_table(
     """
     if not cache:
         columns, meta = read()
-        return Table(columns, meta)
+        return Table(_read_only(columns), meta)
     before = fingerprint(source)
     places = [source.with_name(f"{source.name}.{key}{SUFFIX}"), _away(source, key)]
     for place in places:
@@ -228,7 +235,15 @@ def cached_table(
         f"({'; '.join(failures)}); set {CACHE_VARIABLE} to a folder that can be",
         stacklevel=2,
     )
-    return Table(columns, meta)
+    return Table(_read_only(columns), meta)
+
+
+def _read_only(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Views that cannot be written to, as mapped columns cannot: callers see no difference."""
+    views = {name: values.view() for name, values in columns.items()}
+    for values in views.values():
+        values.flags.writeable = False
+    return views
 
 
 def _away(source: Path, key: str) -> Path:
@@ -257,4 +272,4 @@ def derived_table(place: Path, source: str, make: Callable[[], Mapping[str, np.n
         write_table(place, columns, {"source": source})
         return open_table(place)
     except (OSError, StoreError):
-        return Table(columns)
+        return Table(_read_only(columns))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from neuralannot.atomic import whole_file
 from neuralannot.catalog import identify
 from neuralannot.parameters import SIDES, VALIDITY_FIELDS, human_model
 from neuralannot.store import write_table
@@ -38,15 +36,8 @@ def save_pseudo_gt(gt: PseudoGT, path: Path) -> None:
 def _write_json(gt: PseudoGT, path: Path) -> None:
     keys = _checked_keys(gt)
     _check_name(gt, path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("w", encoding="ascii") as file:
-            _write_nested(file, _hand_entries(gt, keys), keys, _leaves(gt))
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with whole_file(path) as part, part.open("w", encoding="ascii") as file:
+        _write_nested(file, _hand_entries(gt, keys), keys, _leaves(gt))
 
 
 def _check_name(gt: PseudoGT, path: Path) -> None:
@@ -96,7 +87,7 @@ def _checked_keys(gt: PseudoGT) -> list[tuple[str, ...]]:
 
 def _leaves(gt: PseudoGT) -> Iterator[dict[str, Any]]:
     model, release = human_model(gt.model), gt.catalogued
-    params = {name: values.reshape(len(gt), -1) for name, values in gt.params.items()}
+    params = {n: values.reshape(len(gt), model.width(n)) for n, values in gt.params.items()}
     valid = {part: gt.valid[part] for part in gt.valid}
     genders = gt.gender
     has_transl = gt.view.column("valid/transl") if "valid/transl" in gt.view else np.ones(len(gt), bool)
@@ -110,7 +101,7 @@ def _leaves(gt: PseudoGT) -> Iterator[dict[str, Any]]:
             optional = not field.required and field.part in valid
             if optional and not valid[field.part][row] and not any(values.tobytes()):
                 continue  # absent, as the release leaves parts out
-            leaf[field.name] = [_shortest(v) for v in values]
+            leaf[field.name] = _short(values)
         if gt.model == "smplx":
             for flag, part in VALIDITY_FIELDS.items():
                 if not valid[part][row] and any(f.name in leaf for f in model.fields if f.part == part):
@@ -122,16 +113,16 @@ def _leaves(gt: PseudoGT) -> Iterator[dict[str, Any]]:
             leaf = {
                 release.leaf_key: leaf,
                 "cam_param": {
-                    "focal": [_shortest(v) for v in camera.focal[row]],
-                    "princpt": [_shortest(v) for v in camera.princpt[row]],
+                    "focal": _short(camera.focal[row]),
+                    "princpt": _short(camera.princpt[row]),
                 },
             }
         yield leaf
 
 
-def _shortest(value: np.float32) -> float:
-    """The shortest decimal that reads back as the same float32."""
-    return float(str(value))
+def _short(values: np.ndarray) -> list[float]:
+    """Nine digits each: as many as tell any two float32 apart."""
+    return [float(f"{value:.9g}") for value in values.tolist()]
 
 
 def _hand_entries(gt: PseudoGT, keys: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -151,6 +142,12 @@ def _write_nested(
     leaves: Iterator[dict[str, Any]],
 ) -> None:
     """One object, nested by key. Rows of a key need not stand together."""
+    if not entries and all(len(key) == 1 for key in keys):  # by id: leaf by leaf, nothing is held
+        file.write("{")
+        for place, (key, leaf) in enumerate(zip(keys, leaves, strict=True)):
+            file.write(f'{", " if place else ""}"{key[0]}": {json.dumps(leaf)}')
+        file.write("}")
+        return
     root: dict[str, Any] = {}
     for entry in entries:
         _place(root, entry, dict.fromkeys(SIDES))

@@ -255,7 +255,7 @@ def test_world_fits_without_cameras_name_the_companions(tmp_path):
         gt.forward()
     with pytest.raises(ValueError, match=message):
         gt.to_camera_space()
-    with pytest.raises(ValueError, match=r"no camera to project with: load with annotations= and cameras="):
+    with pytest.raises(ValueError, match=r"no camera to project with: .*" + message):
         gt.forward(space="world", want="joints").project()
     written.cameras.unlink()
     with pytest.raises(ValueError, match=r"no camera file; put Human36M_subject1_camera.json beside"):
@@ -292,8 +292,8 @@ def test_devices(load):
         assert joints.device.type == "cpu"
         torch.testing.assert_close(joints, plain.joints, rtol=0, atol=0)
     # A model moved elsewhere leaves those on the CPU where they are.
-    assert _model_on("smpl", None, "neutral", None, "meta").v_template.is_meta
-    assert not _model_on("smpl", None, "neutral", None, "cpu").v_template.is_meta
+    assert _model_on("smpl", None, "neutral", None, "meta", None).v_template.is_meta
+    assert not _model_on("smpl", None, "neutral", None, "cpu", None).v_template.is_meta
     assert not load_body_model("smpl").v_template.is_meta
 
 
@@ -389,3 +389,22 @@ def test_wrong_options_are_errors_before_the_first_batch(released):
         gt.forward_batches(want="meshes")
     with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
         gt.forward_batches(batch_size=0)
+
+
+def test_a_device_that_is_none(load):
+    with pytest.raises(ValueError, match="device 'tpu' cannot be used"):
+        load("mscoco-smpl").forward(device="tpu")
+
+
+def test_a_regressor_that_is_replaced_is_read_again(tmp_path, load):
+    model = load_body_model("mano", side="right")
+    from neuralannot.body_models.joints import _from_file, _stamped
+
+    path = tmp_path / "regressor.npy"
+    for value in (0.0, 1.0):
+        np.save(path, np.full((1 + int(value), model.num_vertices), value))
+        assert _from_file(*_stamped(path)).weights.max() == value
+    with pytest.raises(
+        FileNotFoundError, match="no such regressor file; nor is it one of the names human36m-17"
+    ):
+        load("mscoco-mano").forward(regressor="human3.6m")

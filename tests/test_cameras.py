@@ -270,7 +270,7 @@ def test_a_camera_without_r(tmp_path):
         ("[1, 2]", "Human3.6M", r"not a camera file: expected an object, got list"),
         ("{", "Human3.6M", r"camera.json: not a camera file: Expecting"),
         ({"left": H36M}, "Human3.6M", r"key 'left' is not a camera's number"),
-        ({"1": 3}, "Human3.6M", r"camera 1: no 'f', got 3"),
+        ({"1": 3}, "Human3.6M", r"camera 1: no 't', got 3"),
         ({"4": 3}, "MPI-INF-3DHP", r"not a camera file: expected an object, got int"),
         ({"4": 3}, "InterHand2.6M", r"camera 4: no 'campos', got 3"),
         ({"4": INTERHAND | {"campos": [1]}}, "InterHand2.6M", r"camera 4: 'campos' must be an object"),
@@ -303,3 +303,11 @@ def test_cameras_of_3dpw_images_are_in_metres():
         camera_of_image("3DPW_test.json", {"id": 7, "cam_param": entry | {"t": [0.5, 1, 4]}})
     with pytest.raises(ValueError, match=r"3DPW_test.json: image 7: no 'cam_param'; expected focal, princpt"):
         camera_of_image("3DPW_test.json", {"id": 7})
+
+
+def test_a_matrix_that_is_no_rotation_names_its_camera(tmp_path):
+    camera = {"R": [[1, 0, 0], [0, 1, 0], [0, 0, -1]], "t": [0, 0, 0], "f": [1, 1], "c": [0, 0]}
+    path = tmp_path / "Human36M_subject1_camera.json"
+    path.write_text(json.dumps({"3": camera}))
+    with pytest.raises(ValueError, match="camera 3: 'R' must be a rotation, got"):
+        read_cameras(path, "Human3.6M", 1)

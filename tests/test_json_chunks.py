@@ -211,9 +211,7 @@ def test_what_stands_between_entries_is_one_comma(
         text = f'{{"9": {text}}}'
     path = tmp_path / "file.json"
     path.write_text(text)
-    with pytest.raises(
-        ValueError, match=r"file\.json: (not valid JSON|not the layout|more text|not whole)"
-    ):
+    with pytest.raises(ValueError, match=r"file\.json: (not valid JSON|not the layout|more text|not whole)"):
         parse_all(path, depth)
 
 
@@ -300,7 +298,7 @@ def test_explains_numbers_that_json_or_doubles_lack(value: str, said: str, tmp_p
     message = explained(
         tmp_path, f'{{"5": {{"pose": [1]}}, "6": {{"p": {{"pose": [[0, {value}]]}}}}}}', ("3",)
     )
-    assert re.fullmatch(rf".*f.json: 3/6: p/pose holds {said}; expected finite numbers", message)
+    assert re.fullmatch(rf".*f.json: key 3/6: p/pose holds {said}; expected finite numbers", message)
 
 
 def test_explains_bytes_that_are_not_text(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def joint_regressor(regressor: Any, model: BodyModel) -> JointRegressor:
     elif isinstance(regressor, str) and regressor in (*_NAMES, *JOINT_SETS):
         found = _named(regressor, model)
     elif isinstance(regressor, (str, os.PathLike)):
-        found = _from_file(os.fspath(regressor))
+        found = _from_file(*_stamped(Path(regressor)))
     else:
         weights = np.asarray(regressor)
         if weights.ndim != 2:
@@ -83,8 +83,18 @@ def joint_regressor(regressor: Any, model: BodyModel) -> JointRegressor:
     return found
 
 
+def _stamped(path: Path) -> tuple[Path, int, int]:
+    """The file with its time and size: one that was replaced is read again."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such regressor file; nor is it one of the names {', '.join(_NAMES)}"
+        )
+    stat = path.stat()
+    return path.resolve(), stat.st_mtime_ns, stat.st_size
+
+
 @functools.lru_cache(maxsize=8)
-def _from_file(path: str) -> JointRegressor:
+def _from_file(path: Path, mtime_ns: int, size: int) -> JointRegressor:
     weights = np.asarray(load_npy(path))
     if weights.ndim != 2:
         raise ValueError(f"{path}: a regressor must be (K, V), got {weights.shape}")

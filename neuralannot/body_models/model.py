@@ -250,12 +250,20 @@ def load_body_model(
     is_open = Path(folder).resolve() == OPEN_FOLDER.resolve()
     if is_open:
         gender = "neutral"
-    data = _read(str(Path(folder).resolve()), model, gender, side)
+    place = str(Path(folder).resolve())
+    data = _read(place, model, gender, side, file_stamp(place, model, gender, side))
     return BodyModel(data, gender=gender, side=side, is_open=is_open).eval()
 
 
+def file_stamp(folder: str, model: str, gender: str, side: str | None) -> tuple[str, int, int]:
+    """What says that a model's file is the same: its path, time and size. Raises as `load_body_model`."""
+    path = find_model_file(folder, model, gender=gender, side=side)
+    stat = path.stat()
+    return str(path), stat.st_mtime_ns, stat.st_size
+
+
 @functools.lru_cache(maxsize=8)
-def _read(folder: str, model: str, gender: str, side: str | None) -> ModelData:
+def _read(folder: str, model: str, gender: str, side: str | None, stamp: object) -> ModelData:
     data = read_model_file(find_model_file(folder, model, gender=gender, side=side), model)
     if side == "left":
         right = read_model_file(find_model_file(folder, model, gender=gender, side="right"), model)
