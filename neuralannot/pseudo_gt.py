@@ -371,6 +371,7 @@ class PseudoGT:
 
         `root' = log(R exp(root))`, `transl' = R (J0 + transl) + t - J0`, with J0 the rest root of the body
         models that will be forwarded: pass the same folder. Camera-space releases are returned as they are.
+        The two columns that change lie in memory, 24 bytes a row, and travel with a pickle.
         Raises ValueError where there are no cameras.
         """
         from neuralannot.transforms import rigid_parameters
