@@ -1,11 +1,11 @@
-"""`python -m benchmarks load [--count 50000]`"""
+"""`python -m benchmarks load | overlay`"""
 
 import argparse
 import sys
 
-from benchmarks import load
+from benchmarks import load, overlay
 
-NAMES = {"load": load.run}
+NAMES = {"load": load.run, "overlay": overlay.run}
 
 
 def main() -> int:

@@ -13,8 +13,6 @@ from typing import NoReturn
 from neuralannot.catalog import RELEASES
 from neuralannot.parameters import SIDES
 
-_LONG_BYTES = 50_000_000  # a second or so: say what is going on
-
 
 class _Parser(argparse.ArgumentParser):
     """Mistakes in arguments take one line, and exit status 2."""
@@ -167,9 +165,6 @@ def _models_convert(options: argparse.Namespace) -> None:
 def _load(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # a PseudoGT; its room imports late
     from neuralannot.loading import load_pseudo_gt
 
-    sizes = [path.stat().st_size for path in map(Path, options.file) if path.is_file()]
-    if sys.stderr.isatty() and sum(sizes) > _LONG_BYTES:
-        sys.stderr.write(f"reading {sum(sizes) / 1e6:.0f} MB of JSON; only the first time takes this long\n")
     return load_pseudo_gt(
         options.file if len(options.file) > 1 else options.file[0],
         release=options.release,

@@ -39,32 +39,25 @@ class TableStack:
         Rows of -1 are rows that are not there: NaN, 0 or False.
         """
         columns = [t[name] for t in self.tables]
-        width = max(c.shape[1] for c in columns) if name in TEXT_COLUMNS else 0
-        columns = [_padded(c, width) for c in columns] if width else columns
         if rows is None:
-            return columns[0] if len(columns) == 1 else np.concatenate(columns)
+            if len(columns) == 1:
+                return columns[0]
+            rows = np.arange(len(self))
+        # Texts are as wide as their table's longest: the widest holds all, the rest of it zero.
+        shape = tuple(np.max([c.shape[1:] for c in columns], axis=0, initial=0).astype(int))
         absent = rows < 0
-        if absent.all():  # the tables may have no row to stand for one
-            values = np.zeros((len(rows), *columns[0].shape[1:]), columns[0].dtype)
-        elif len(columns) == 1:
-            values = columns[0][np.where(absent, 0, rows)] if absent.any() else columns[0][rows]
-        else:
-            values = np.empty((len(rows), *columns[0].shape[1:]), columns[0].dtype)
-            ends = self._ends  # type: ignore[attr-defined]
-            which = np.searchsorted(ends, rows, "right") - 1
-            for k, column in enumerate(columns):
-                here = which == k
-                values[here] = column[rows[here] - ends[k]]
-        if absent.any():
-            values[absent] = np.nan if values.dtype.kind == "f" else 0
+        if len(columns) == 1 and not absent.any():
+            return columns[0][rows]
+        values = np.zeros((len(rows), *shape), columns[0].dtype)
+        if values.dtype.kind == "f":
+            values[absent] = np.nan
+        ends = self._ends  # type: ignore[attr-defined]
+        which = np.searchsorted(ends, rows, "right") - 1
+        for k, column in enumerate(columns):
+            here = np.flatnonzero(~absent & (which == k))
+            inside: Any = (here, *map(slice, column.shape[1:]))
+            values[inside] = column[rows[here] - ends[k]]
         return values
-
-
-def _padded(column: np.ndarray, width: int) -> np.ndarray:
-    return np.pad(column, ((0, 0), (0, width - column.shape[1])))
-
-
-TEXT_COLUMNS = ("ann/image_path",)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ def run_demo(out: str | Path) -> list[str]:
     """
     out = Path(out)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that the open body serves is what the demo is about
+        # That the open body serves is what the demo is about.
+        warnings.filterwarnings("ignore", "no official body models given", UserWarning)
         return [*_astronaut(out / "astronaut"), *_walk(out / "walk")]
 
 

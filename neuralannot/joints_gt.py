@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,19 +98,10 @@ def joints_world(gt: PseudoGT) -> np.ndarray:
     if files is None:
         places = ", ".join(map(str, companions.folders))
         raise FileNotFoundError(f"{companions.lacking(companions.joints)}: not in {places}")
-    subjects = [int(g["subject"]) if "subject" in g else None for g in companions.groups]
-    tables = []
-    for file, subject in zip(files, subjects, strict=True):
-        tables.append(
-            cached_table(
-                file,
-                lambda file=file, subject=subject: (read_joints(file, data_set, subject), {}),  # type: ignore[misc]
-                key="joints",
-                cache=companions.cache,
-            )
-        )
-    stack = TableStack(tuple(tables), "joint/key")
-    rows = KeyIndex(stack.gather("joint/key")).first(gt.view.column("key"))
+    subjects = tuple(int(g["subject"]) if "subject" in g else None for g in companions.groups)
+    stamps = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    stack, index = _joint_stack(stamps, subjects, data_set, companions.cache)
+    rows = index.first(gt.view.column("key"))
     joints = stack.gather("joint/world", rows)
     if data_set != "InterHand2.6M":
         return joints
@@ -117,6 +109,25 @@ def joints_world(gt: PseudoGT) -> np.ndarray:
     if "ann/joint_valid" in gt.view:
         joints = np.where(gt.view.column("ann/joint_valid")[..., None], joints, np.float32(np.nan))
     return np.where((gt.side == "right")[:, None, None], joints[:, :21], joints[:, 21:])
+
+
+@functools.lru_cache(maxsize=4)
+def _joint_stack(
+    stamps: tuple[tuple[Path, int, int], ...], subjects: tuple[int | None, ...], data_set: str, cache: bool
+) -> tuple[TableStack, KeyIndex]:
+    """The joints of all files and the look-up of their frames, kept: one row may be asked for at a time."""
+    tables = []
+    for (file, _, _), subject in zip(stamps, subjects, strict=True):
+        read = functools.partial(_read_joints, file, data_set, subject)
+        tables.append(cached_table(file, read, key="joints", cache=cache))
+    stack = TableStack(tuple(tables), "joint/key")
+    return stack, KeyIndex(stack.gather("joint/key"))
+
+
+def _read_joints(
+    file: Path, data_set: str, subject: int | None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    return read_joints(file, data_set, subject), {}
 
 
 def read_joints(path: Path, data_set: str, subject: int | None) -> dict[str, np.ndarray]:

@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import simdjson
+from tqdm import tqdm
 
 from neuralannot.catalog import Release
 from neuralannot.json_chunks import Chunk, explain_bad_chunk, json_chunks
 from neuralannot.parameters import GENDERS, SIDES, VALIDITY_FIELDS, Field, HumanModel, human_model
 
 _ZEROS = bytes(8 * 128)  # stands for an absent optional field; the widest has 45 numbers
+_LONG_BYTES = 50_000_000
 _CAMERA_FIELDS = ("focal", "princpt")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
@@ -221,13 +223,18 @@ def read_fits(path: Path, release: Release, groups: dict[str, str]) -> dict[str,
 
 
 def _documents(path: Path, depth: int, kind: str) -> Iterator[tuple[Chunk, Any]]:
-    for chunk in json_chunks(path, depth):
-        try:
-            # A parser is not reused while what it parsed is alive, and its caller may hold on to that.
-            document = simdjson.Parser().parse(chunk.text)
-        except (ValueError, RuntimeError, UnicodeDecodeError):
-            raise explain_bad_chunk(path, chunk, kind) from None
-        yield chunk, document
+    size = path.stat().st_size
+    # A bar for files that take a second or more; None: on terminals only.
+    hidden = None if size > _LONG_BYTES else True
+    with tqdm(total=size, desc=path.name, unit="B", unit_scale=True, disable=hidden, leave=False) as bar:
+        for chunk in json_chunks(path, depth):
+            try:
+                # A parser is not reused while what it parsed is alive, and its caller may hold on to that.
+                document = simdjson.Parser().parse(chunk.text)
+            except (ValueError, RuntimeError, UnicodeDecodeError):
+                raise explain_bad_chunk(path, chunk, kind) from None
+            yield chunk, document
+            bar.update(len(chunk.text))
 
 
 def _append_hands(reader: _LeafReader, entry: Any, key: tuple[int, ...], name: str) -> None:

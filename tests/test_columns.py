@@ -174,3 +174,23 @@ def test_group_of_columns() -> None:
     assert repr(group) == "{a} of 2 rows"
     with pytest.raises(KeyError, match="'b'; there are a"):
         group["b"]
+
+
+def test_a_few_rows_of_many_do_not_touch_the_rest():
+    """Texts of two tables are padded to one width row by row, not column by column."""
+
+    class Watched(np.ndarray):
+        taken = 0
+
+        def __getitem__(self, index):
+            got = super().__getitem__(index)
+            Watched.taken += np.size(got)
+            return got
+
+    tables = tuple(
+        Table({"k": np.arange(1000), "ann/image_path": np.full((1000, width), 65, np.uint8).view(Watched)})
+        for width in (4, 6)
+    )
+    values = TableStack(tables, "k").gather("ann/image_path", np.array([3, 1500, -1]))
+    assert [bytes(v).rstrip(b"\0") for v in values] == [b"AAAA", b"AAAAAA", b""]
+    assert Watched.taken <= 4 + 6
