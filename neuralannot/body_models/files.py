@@ -36,7 +36,8 @@ _NUM_SHAPE, _NUM_ALL = 300, 400
 
 @dataclass(frozen=True, eq=False)
 class ModelData:
-    """The arrays of a model file as smplx 0.1.28 takes them: numpy, float32 (metres, radians) and int64.
+    """The arrays of a model file as smplx 0.1.28 takes them: numpy, float32 (metres, radians; float64 where
+    that was asked for) and int64.
 
     `v_template` (V, 3); `shapedirs` (V, 3, 10); `exprdirs` (V, 3, 10) for SMPL-X and FLAME, else None;
     `posedirs` (V, 3, 9 (J - 1)); `J_regressor` (J, V), dense; `weights` (V, J); `parents` (J,), -1 for the
@@ -107,12 +108,19 @@ def find_model_file(
     )
 
 
-def read_model_file(path: str | os.PathLike[str], model: str, *, side: str | None = None) -> ModelData:
+def read_model_file(
+    path: str | os.PathLike[str],
+    model: str,
+    *,
+    side: str | None = None,
+    dtype: type[np.floating] = np.float32,
+) -> ModelData:
     """The arrays of the `.pkl` or `.npz` file `path` of `model`, its shapes checked.
 
     Columns are smplx's: `betas` are the first 10 of `shapedirs`; expressions are columns 300 to 309 of files
     with 400 or more, else 10 to 19. FLAME's landmarks come from `flame_static_embedding.pkl` beside the file,
-    or from inside it. `side` of a MANO file is by default read from its name.
+    or from inside it. `side` of a MANO file is by default read from its name. `dtype`: float32, as smplx takes
+    them, or float64.
 
     Raises FileNotFoundError where the file or the embedding is not there, ValueError that names the field
     where one is missing or of another shape, `RefusedPickleError` where the file asks for code to be run.
@@ -126,7 +134,7 @@ def read_model_file(path: str | os.PathLike[str], model: str, *, side: str | Non
                 f"{path} does not say left or right in its name; pass side='left' or side='right'"
             )
         side = named[0]
-    return _model_data(_load_members(path), path, model, side)
+    return _model_data(_load_members(path), path, model, side, dtype)
 
 
 def check_models(folder: str | os.PathLike[str]) -> list[ModelStatus]:
@@ -262,16 +270,16 @@ def _load_members(path: Path) -> dict[str, Any]:
 class _Fields:
     """Members of one file as arrays of known type and shape; errors name file and field."""
 
-    def __init__(self, path: Path, members: Mapping[str, Any]) -> None:
-        self._path = path
-        self._members = members
+    def __init__(self, path: Path, members: Mapping[str, Any], dtype: type[np.floating] = np.float32) -> None:
+        self._path, self._members, self._dtype = path, members, dtype
 
     def floats(self, key: str, *shape: int | None) -> np.ndarray:
         array = self._array(key, shape)
         with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(array, np.float32)
+            array = np.ascontiguousarray(array, self._dtype)
         if not np.isfinite(array).all():
-            raise ValueError(f"{self._path}: {key} holds values that are not finite in float32")
+            name = np.dtype(self._dtype).name
+            raise ValueError(f"{self._path}: {key} holds values that are not finite in {name}")
         return array
 
     def ints(self, key: str, *shape: int | None, low: int, high: int) -> np.ndarray:
@@ -302,8 +310,14 @@ class _Fields:
         return array
 
 
-def _model_data(members: Mapping[str, Any], path: Path, model: str, side: str | None) -> ModelData:
-    fields = _Fields(path, members)
+def _model_data(
+    members: Mapping[str, Any],
+    path: Path,
+    model: str,
+    side: str | None,
+    dtype: type[np.floating] = np.float32,
+) -> ModelData:
+    fields = _Fields(path, members, dtype)
     vertices, joints = human_model(model).num_vertices, _SKELETON[model]
     shapedirs = fields.floats("shapedirs", vertices, 3, None)
     has_face = model in ("smplx", "flame")
@@ -319,8 +333,8 @@ def _model_data(members: Mapping[str, Any], path: Path, model: str, side: str | 
     if has_face:
         source = fields
         if model == "flame":
-            embedding = _flame_landmarks(path, _STATIC)
-            source = _Fields(path.parent / _STATIC, embedding) if embedding else fields
+            embedding = _flame_landmarks(path, _STATIC, dtype)
+            source = _Fields(path.parent / _STATIC, embedding, dtype) if embedding else fields
             if source is fields and "lmk_faces_idx" not in members:
                 raise FileNotFoundError(
                     f"{_STATIC} not in {path.parent}, and no lmk_faces_idx in {path.name}; "
@@ -356,12 +370,12 @@ def _parents(fields: _Fields, path: Path, joints: int) -> np.ndarray:
     return parents
 
 
-def _embedding(path: Path, *, contour: bool) -> dict[str, np.ndarray]:
+def _embedding(path: Path, *, contour: bool, dtype: type[np.floating] = np.float32) -> dict[str, np.ndarray]:
     """FLAME's landmarks on the mesh, under the names that SMPL-X files use for theirs."""
     loaded = load_npy(path) if path.suffix.lower() == ".npy" else load_pickle(path)
     if not isinstance(loaded, dict):
         raise ValueError(f"{path} holds a {type(loaded).__name__}, not a dict")
-    fields = _Fields(path, loaded)
+    fields = _Fields(path, loaded, dtype)
     shape, prefix = ((None, None), "dynamic_") if contour else ((51,), "")
     return {
         f"{prefix}lmk_faces_idx": fields.ints("lmk_face_idx", *shape, low=0, high=2**31),
@@ -369,10 +383,10 @@ def _embedding(path: Path, *, contour: bool) -> dict[str, np.ndarray]:
     }
 
 
-def _flame_landmarks(path: Path, name: str) -> dict[str, np.ndarray]:
+def _flame_landmarks(path: Path, name: str, dtype: type[np.floating] = np.float32) -> dict[str, np.ndarray]:
     """What the embedding `name` beside the FLAME file `path` holds; nothing where there is none."""
     beside = _entries(path.parent, name)
-    return _embedding(beside[0], contour=name == _DYNAMIC) if beside else {}
+    return _embedding(beside[0], contour=name == _DYNAMIC, dtype=dtype) if beside else {}
 
 
 def _plain_array(value: Any) -> np.ndarray | None:

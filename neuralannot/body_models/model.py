@@ -1,4 +1,4 @@
-"""The four human models as torch modules: buffers from `files.py`, the forward pass by smplx's functions."""
+"""The four human models as torch modules: exact to smplx, only what is asked for computed."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from smplx.lbs import lbs, vertices2landmarks
-from smplx.vertex_ids import vertex_ids
 from torch import Tensor, nn
 
 from neuralannot.body_models.files import ModelData, find_model_file, read_model_file
+from neuralannot.body_models.landmarks import Landmarks, landmarks_of
+from neuralannot.body_models.skeleton import Skeleton, resting_joints
+from neuralannot.body_models.surface import Surface
 from neuralannot.joint_sets import JOINT_SETS
-from neuralannot.parameters import GENDERS, HUMAN_MODELS, human_model
+from neuralannot.parameters import GENDERS, human_model
+
+if TYPE_CHECKING:
+    from neuralannot.body_models.joints import JointRegressor
 
 FOLDER_VARIABLE = "NEURALANNOT_BODY_MODELS"
 OPEN_FOLDER = Path(__file__).parent / "open"
@@ -27,25 +32,6 @@ OPEN_FOLDER = Path(__file__).parent / "open"
 # MANO's left-hand model has the sign of `shapedirs[:, 0]` wrong; where left and right agree in it, it is
 # that file.
 _LEFT_HAND_BUG = 1.0
-
-# The order in which smplx stacks rotations into the full pose; None stands for joints that stay at rest.
-_POSE_ORDER: Mapping[str, tuple[tuple[str | None, int], ...]] = {
-    "smpl": (("global_orient", 1), ("body_pose", 23)),
-    "smplx": (
-        ("global_orient", 1),
-        ("body_pose", 21),
-        ("jaw_pose", 1),
-        (None, 2),  # the eyes
-        ("left_hand_pose", 15),
-        ("right_hand_pose", 15),
-    ),
-    "mano": (("global_orient", 1), ("hand_pose", 15)),
-    "flame": (("global_orient", 1), (None, 1), ("jaw_pose", 1), (None, 2)),  # neck and eyes
-}
-_NAMES = frozenset(name for model in HUMAN_MODELS.values() for name in model.shapes)
-_EXTRA_FACE = ("nose", "reye", "leye", "rear", "lear")
-_EXTRA_FEET = ("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel")
-_EXTRA_TIPS = tuple(f"{s}{f}" for s in "lr" for f in ("thumb", "index", "middle", "ring", "pinky"))
 
 
 @dataclass(frozen=True)
@@ -56,70 +42,71 @@ class BodyOutput:
     joints: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class BodyInfo:
+    """What a body model is: see `BodyModel`."""
+
+    model: str
+    gender: str
+    side: str | None
+    is_open: bool
+    source: Path
+    faces: np.ndarray
+    joint_names: tuple[str, ...]
+
+
 class BodyModel(nn.Module):
     """One human model: SMPL, SMPL-X, MANO (one side) or FLAME.
 
     Made by `load_body_model`. Rotations are axis-angle in radians; hand poses are relative to the mean hand,
     as in the release (`use_pca=False, flat_hand_mean=False`). `faces`: (F, 3) int64 numpy; `joint_names`: as
     many as joints; `is_open`: whether it is the shipped open body, on which official regressors are garbage.
+
+    Calls, `joints` and `skeleton` take the same parameters, any batch; what is not given is zero in every row.
+    Shapes: `global_orient`, `jaw_pose`, `transl` (B, 3); `body_pose` (B, 23, 3) for SMPL or (B, 21, 3) for
+    SMPL-X; `hand_pose`, `left_hand_pose`, `right_hand_pose` (B, 15, 3); `betas`, `expression` (B, 10);
+    rotations also flat. They are taken in the model's dtype and computed in it under autocast too. Results are
+    differentiable in every one, twice if need be. All raise ValueError for a parameter that the model does
+    not have, a wrong shape, batches of different sizes, or no parameter at all; TypeError for what is no
+    tensor.
     """
 
-    v_template: Tensor
-    shapedirs: Tensor
-    posedirs: Tensor
     J_regressor: Tensor
-    lbs_weights: Tensor
-    parents: Tensor
-    pose_mean: Tensor
-    extra_vertices: Tensor
-    lmk_vertices: Tensor
-    lmk_faces_idx: Tensor
-    lmk_bary_coords: Tensor
-    root_template: Tensor
-    root_shapedirs: Tensor
 
-    def __init__(self, data: ModelData, *, gender: str, side: str | None, is_open: bool) -> None:
+    def __init__(
+        self, info: BodyInfo, skeleton: Skeleton, surface: Surface, landmarks: Landmarks, J_regressor: Tensor
+    ):
         super().__init__()
-        self.model, self.gender, self.side, self.is_open = data.model, gender, side, is_open
-        self.source = data.source
-        self.faces = data.faces
-        self.joint_names = JOINT_SETS[f"mano-{side}" if data.model == "mano" else data.model].joints
-        shapedirs = data.shapedirs
-        if data.exprdirs is not None:
-            shapedirs = np.concatenate([shapedirs, data.exprdirs], 2)
-        vertices = len(data.v_template)
-        buffers = {
-            "v_template": data.v_template,
-            "shapedirs": shapedirs,
-            "posedirs": np.ascontiguousarray(data.posedirs.reshape(vertices * 3, -1).T),
-            "J_regressor": data.J_regressor,
-            "lbs_weights": data.weights,
-            "pose_mean": _pose_mean(data, side),
-            # J0 = root_template + root_shapedirs (betas, expression): the rest root without the mesh.
-            "root_template": data.J_regressor[0] @ data.v_template,
-            "root_shapedirs": np.einsum("v,vcs->cs", data.J_regressor[0], shapedirs),
-        }
-        for name, value in buffers.items():
-            self.register_buffer(name, torch.tensor(np.asarray(value, np.float32)), persistent=False)
-        self.register_buffer("parents", torch.tensor(data.parents), persistent=False)
-        self._register_landmarks(data)
-
-    def _register_landmarks(self, data: ModelData) -> None:
-        extra: list[int] = []
-        if data.model in ("smpl", "smplx"):
-            ids = vertex_ids["smplh" if data.model == "smpl" else "smplx"]
-            extra = [ids[name] for name in (*_EXTRA_FACE, *_EXTRA_FEET, *_EXTRA_TIPS)]
-        self.register_buffer("extra_vertices", torch.tensor(extra, dtype=torch.long), persistent=False)
-        faces, weights = np.zeros(0, np.int64), np.zeros((0, 3), np.float32)
-        if data.lmk_faces_idx is not None and data.lmk_bary_coords is not None:
-            faces, weights = data.lmk_faces_idx, data.lmk_bary_coords
-        self.register_buffer("lmk_faces_idx", torch.tensor(faces, dtype=torch.long), persistent=False)
-        self.register_buffer("lmk_bary_coords", torch.tensor(weights, dtype=torch.float32), persistent=False)
-        self.register_buffer("lmk_vertices", torch.tensor(data.faces, dtype=torch.long), persistent=False)
+        self.model, self.gender, self.side, self.is_open = info.model, info.gender, info.side, info.is_open
+        self.source, self.faces, self.joint_names = info.source, info.faces, info.joint_names
+        self._info = info
+        self._skeleton, self._surface, self._landmarks = skeleton, surface, landmarks
+        self.register_buffer("J_regressor", J_regressor, persistent=False)
 
     @property
     def num_vertices(self) -> int:
-        return self.v_template.shape[0]
+        return self._surface.num_vertices
+
+    @property
+    def parents(self) -> Tensor:
+        """(J,) int64: each joint's parent, -1 for the root's."""
+        return torch.tensor(self._skeleton.parents)
+
+    @property
+    def v_template(self) -> Tensor:
+        """(V, 3) metres, the mesh at rest and of mean shape; put together at each access."""
+        return self._surface.dense()[0][0].T.contiguous()
+
+    @property
+    def shapedirs(self) -> Tensor:
+        """(V, 3, S) metres a unit of shape, then expression; put together at each access."""
+        count = len(self._skeleton.shapes)
+        return self._surface.dense()[0][1 : 1 + count].permute(2, 1, 0).contiguous()
+
+    @property
+    def lbs_weights(self) -> Tensor:
+        """(V, J) skinning weights; put together at each access."""
+        return self._surface.dense()[1].T.contiguous()
 
     def forward(
         self,
@@ -134,111 +121,193 @@ class BodyModel(nn.Module):
         betas: Tensor | None = None,
         transl: Tensor | None = None,
     ) -> BodyOutput:
-        """Pose the model. Parameters that the model has and that are not given are zero, in every row.
-
-        Shapes: `global_orient`, `jaw_pose`, `transl` (B, 3); `body_pose` (B, 23, 3) for SMPL or (B, 21, 3)
-        for SMPL-X; `hand_pose`, `left_hand_pose`, `right_hand_pose` (B, 15, 3); `betas`, `expression` (B,
-        10); rotations also flat. Raises ValueError for a parameter that the model does not have, a wrong
-        shape, batches of different sizes, or no parameter at all; TypeError for what is no tensor.
-        """
-        given = {name: value for name, value in locals().items() if name in _NAMES and value is not None}
-        values = self._check(given)
-        batch = len(values["transl"])
-        if batch == 0:  # which smplx's functions do not take
-            empty = values["transl"]
-            return BodyOutput(
-                empty.new_zeros(0, self.num_vertices, 3), empty.new_zeros(0, len(self.joint_names), 3)
-            )
-        betas = torch.cat([values[n] for n in ("betas", "expression") if n in values], 1)
-        pose = torch.cat([self._rotations(values, *part, batch) for part in _POSE_ORDER[self.model]], 1)
-        vertices, joints = lbs(
-            betas,
-            pose.reshape(batch, -1) + self.pose_mean,
-            self.v_template,
-            self.shapedirs,
-            self.posedirs,
-            self.J_regressor,
-            self.parents,
-            self.lbs_weights,
-            pose2rot=True,
+        """Pose the whole mesh; see the class for parameters and errors."""
+        values = self._skeleton.check(
+            {
+                "global_orient": global_orient,
+                "body_pose": body_pose,
+                "hand_pose": hand_pose,
+                "left_hand_pose": left_hand_pose,
+                "right_hand_pose": right_hand_pose,
+                "jaw_pose": jaw_pose,
+                "expression": expression,
+                "betas": betas,
+                "transl": transl,
+            }
         )
-        joints = [joints, vertices[:, self.extra_vertices]]
-        if len(self.lmk_faces_idx):
-            joints.append(
-                vertices2landmarks(
-                    vertices,
-                    self.lmk_vertices,
-                    self.lmk_faces_idx.expand(batch, -1).contiguous(),
-                    self.lmk_bary_coords.expand(batch, -1, -1).contiguous(),
-                )
-            )
-        transl = values["transl"][:, None]
-        return BodyOutput(vertices + transl, torch.cat(joints, 1) + transl)
+        with full_precision(self.J_regressor):
+            features, transforms, joints = self._skeleton(values)
+            vertices = self._surface(features, transforms)
+            if len(self._landmarks):
+                joints = torch.cat([joints, self._landmarks.on_mesh(vertices)], 1)
+        return BodyOutput(vertices, joints)
+
+    def joints(self, **parameters: Tensor) -> Tensor:
+        """(B, J, 3) metres: the joints of a call, of the mesh only the vertices that are joints posed."""
+        values = self._skeleton.check(parameters)
+        with full_precision(self.J_regressor):
+            features, transforms, joints = self._skeleton(values)
+            if len(self._landmarks):
+                joints = torch.cat([joints, self._landmarks(features, transforms)], 1)
+        return joints
+
+    def skeleton(self, **parameters: Tensor) -> Tensor:
+        """(B, J, 3) metres: the first of the joints, those that bones meet in; no vertex is posed."""
+        values = self._skeleton.check(parameters)
+        with full_precision(self.J_regressor):
+            return self._skeleton(values)[2]
 
     def rest_root(self, betas: Tensor, expression: Tensor | None = None) -> Tensor:
         """(B, 10) shapes (and, where the model has them, (B, 10) expressions) -> (B, 3) rest root J0, metres.
 
         The joint about which the root rotates, before `transl`: SMPL's pelvis, MANO's wrist, FLAME's base.
         """
-        codes = betas
-        if self.root_shapedirs.shape[1] > betas.shape[1]:
-            codes = torch.cat([betas, torch.zeros_like(betas) if expression is None else expression], 1)
-        return self.root_template + codes @ self.root_shapedirs.T
+        codes = [betas]
+        if "expression" in self._skeleton.parameters_of_row:
+            codes.append(torch.zeros_like(betas) if expression is None else expression)
+        return self._skeleton.rest_joints(*codes)[:, 0]
 
-    def _check(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        shapes = human_model(self.model).shapes
-        strange = [name for name in given if name not in shapes]
-        if strange:
-            raise ValueError(f"{self.model} has no {', '.join(strange)}; it has {', '.join(shapes)}")
-        if not given:
-            raise ValueError("no parameter given; pass at least one, its batch size is the bodies'")
-        for name, one in given.items():
-            if not isinstance(one, Tensor):
-                raise TypeError(f"{name} must be a torch tensor, got {type(one).__name__}")
-        first = next(iter(given.values()))
-        batch = len(first) if first.ndim else 1
-        values = {}
-        for name, shape in shapes.items():
-            value = given.get(name)
-            if value is None:
-                value = self.v_template.new_zeros(batch, *shape)
-            if value.shape == (batch, int(np.prod(shape))):
-                value = value.reshape(batch, *shape)
-            if value.shape != (batch, *shape):
-                raise ValueError(f"{name} must be {(batch, *shape)}, got {tuple(value.shape)}")
-            values[name] = value.to(self.v_template)
-        return values
+    def with_shape(self, betas: Tensor) -> BodyModel:
+        """The model of one person: `betas` (10,) are part of it and no parameter any more.
 
-    def _rotations(self, values: Mapping[str, Tensor], name: str | None, count: int, batch: int) -> Tensor:
-        if name is None:
-            return self.v_template.new_zeros(batch, count, 3)
-        return values[name].reshape(batch, count, 3)
+        For sequences, and wherever the shape is known: what depends on it alone is computed once, here. No
+        gradient flows to `betas`. Raises ValueError for another shape.
+        """
+        if betas.shape not in ((10,), (1, 10)):
+            raise ValueError(f"betas must be (10,), one person's, got {tuple(betas.shape)}")
+        if "betas" not in self._skeleton.parameters_of_row:
+            raise ValueError("this model has a shape already; take with_shape of the one it was made from")
+        codes = betas.detach().reshape(10).to(self.J_regressor)
+        return BodyModel(
+            self._info,
+            self._skeleton.with_betas(codes),
+            self._surface.with_features(codes),
+            self._landmarks.with_features(codes),
+            self.J_regressor,
+        ).train(self.training)
+
+    def points(self, of: JointRegressor | Sequence[int] | np.ndarray) -> BodyPoints:
+        """The module that poses these points alone: the joints of a regressor, or vertices by number.
+
+        Posed are the vertices that the regressor has weights for (some 100 of SMPL's 6890 for Human3.6M's).
+        Raises ValueError for a regressor of other vertices, IndexError for a vertex that is not there.
+        """
+        weights = getattr(of, "weights", None)
+        if weights is None:
+            vertices = np.asarray(of)
+            if vertices.ndim != 1 or vertices.dtype.kind not in "iu" and len(vertices):
+                raise ValueError(f"vertices must be a list of numbers, got {vertices.dtype} {vertices.shape}")
+            outside = vertices[(vertices < 0) | (vertices >= self.num_vertices)]
+            if len(outside):
+                raise IndexError(f"vertex {outside[0]}: {self.model} has {self.num_vertices}")
+        else:
+            if weights.shape[1] != self.num_vertices:
+                raise ValueError(f"a regressor must be (K, {self.num_vertices}), got {weights.shape}")
+            vertices = np.flatnonzero((weights != 0).any(0))
+            weights = torch.tensor(weights[:, vertices]).to(self.J_regressor)
+        chosen = torch.tensor(vertices.astype(np.int64), device=self.J_regressor.device)
+        return BodyPoints(self._skeleton, self._surface.take(chosen), weights).train(self.training)
+
+
+class BodyPoints(nn.Module):
+    """Some points of a `BodyModel`, made by its `points`: light to keep, to pickle and to call."""
+
+    weights: Tensor | None
+
+    def __init__(self, skeleton: Skeleton, surface: Surface, weights: Tensor | None) -> None:
+        super().__init__()
+        self._skeleton, self._surface = skeleton, surface
+        self.register_buffer("weights", weights, persistent=False)
+
+    def __len__(self) -> int:
+        return self._surface.num_vertices if self.weights is None else len(self.weights)
+
+    def forward(self, **parameters: Tensor) -> Tensor:
+        """(B, K, 3) metres; parameters and errors as of `BodyModel`."""
+        values = self._skeleton.check(parameters)
+        with full_precision(self._skeleton.template):
+            features, transforms, _ = self._skeleton(values)
+            posed = self._surface(features, transforms)
+            return posed if self.weights is None else torch.matmul(self.weights, posed)
+
+
+def full_precision(like: Tensor) -> AbstractContextManager[Any]:
+    """No autocast: half precision would put a body's vertices off by millimetres."""
+    kind = like.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
+def body_model(
+    data: ModelData, *, gender: str, side: str | None, is_open: bool, dtype: torch.dtype
+) -> BodyModel:
+    """The model of a file's arrays, in `dtype`."""
+    joints, resting = len(data.parents), resting_joints(data.model)
+    shapedirs = (
+        data.shapedirs if data.exprdirs is None else np.concatenate([data.shapedirs, data.exprdirs], 2)
+    )
+    correctives = np.array(data.posedirs.transpose(2, 1, 0).reshape(joints - 1, 9, 3, -1))
+    mean = _pose_mean(data, side)
+    for joint in resting:
+        if not mean[joint].any():
+            correctives[joint - 1] = 0  # never used: not worth the product
+    directions = np.concatenate(
+        [
+            data.v_template.T[None],
+            shapedirs.transpose(2, 1, 0),
+            correctives.reshape(-1, 3, len(data.v_template)),
+        ]
+    )
+    # The joints at rest follow from the codes alone; in double precision, since they are made once.
+    regressor = data.J_regressor.astype(np.float64)
+    skeleton = Skeleton(
+        data.model,
+        torch.tensor(regressor @ data.v_template).to(dtype),
+        torch.tensor(np.einsum("jv,vcs->sjc", regressor, shapedirs, optimize=True)).to(dtype),
+        data.parents,
+        torch.tensor(mean).to(dtype),
+    )
+    surface = Surface(torch.tensor(directions).to(dtype), torch.tensor(data.weights.T.copy()).to(dtype))
+    names = JOINT_SETS[f"mano-{side}" if data.model == "mano" else data.model].joints
+    info = BodyInfo(data.model, gender, side, is_open, data.source, data.faces, names)
+    regressor_tensor = torch.tensor(data.J_regressor).to(dtype)
+    return BodyModel(info, skeleton, surface, landmarks_of(data, surface), regressor_tensor).eval()
 
 
 def _pose_mean(data: ModelData, side: str | None) -> np.ndarray:
-    mean = np.zeros((len(data.parents), 3), np.float32)
+    """(J, 3) radians."""
+    mean = np.zeros((len(data.parents), 3), data.v_template.dtype)
     if data.model == "smplx":
         mean[25:40] = data.hand_mean["left"].reshape(15, 3)
         mean[40:55] = data.hand_mean["right"].reshape(15, 3)
     elif data.model == "mano" and side is not None:
         mean[1:] = data.hand_mean[side].reshape(15, 3)
-    return mean.reshape(-1)
+    return mean
 
 
 def load_body_model(
-    model: str, *, folder: str | os.PathLike | None = None, gender: str = "neutral", side: str | None = None
+    model: str,
+    *,
+    folder: str | os.PathLike | None = None,
+    gender: str = "neutral",
+    side: str | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> BodyModel:
     """The model `smpl`, `smplx`, `mano` or `flame` from `folder`, which holds the official files.
 
     Without `folder`, the one that the environment variable NEURALANNOT_BODY_MODELS names; with neither, the
     open body that ships with this package, whatever the gender: rotations carry over to it, shape codes do
-    not, and a warning says so once. `side` (`right`, `left`) is MANO's. A file is read once a process, every
-    call gives a model of its own. MANO's left-hand sign bug is fixed here, where both files are at hand.
+    not, and a warning says so once. `side` (`right`, `left`) is MANO's. `dtype`: float32 or float64, to which
+    the file's numbers are kept; `.double()` later keeps float32's. A file is read once a process, every call
+    gives a model of its own. MANO's left-hand sign bug is fixed here, where both files are at hand.
 
     Raises FileNotFoundError that names the file, the folder and the site to register at; ValueError for an
     unknown model, gender or side, or a file that is not such a model.
     """
     human_model(model)
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
     if (side in ("right", "left")) != (model == "mano"):
         raise ValueError(f"side must be 'right' or 'left' for mano and None for the others, got {side!r}")
     if gender not in GENDERS:
@@ -251,8 +320,8 @@ def load_body_model(
     if is_open:
         gender = "neutral"
     place = str(Path(folder).resolve())
-    data = _read(place, model, gender, side, file_stamp(place, model, gender, side))
-    return BodyModel(data, gender=gender, side=side, is_open=is_open).eval()
+    data = _read(place, model, gender, side, dtype, file_stamp(place, model, gender, side))
+    return body_model(data, gender=gender, side=side, is_open=is_open, dtype=dtype)
 
 
 def file_stamp(folder: str, model: str, gender: str, side: str | None) -> tuple[str, int, int]:
@@ -263,10 +332,14 @@ def file_stamp(folder: str, model: str, gender: str, side: str | None) -> tuple[
 
 
 @functools.lru_cache(maxsize=8)
-def _read(folder: str, model: str, gender: str, side: str | None, stamp: object) -> ModelData:
-    data = read_model_file(find_model_file(folder, model, gender=gender, side=side), model)
+def _read(
+    folder: str, model: str, gender: str, side: str | None, dtype: torch.dtype, stamp: object
+) -> ModelData:
+    kind = np.float64 if dtype == torch.float64 else np.float32
+    data = read_model_file(find_model_file(folder, model, gender=gender, side=side), model, dtype=kind)
     if side == "left":
-        right = read_model_file(find_model_file(folder, model, gender=gender, side="right"), model)
+        path = find_model_file(folder, model, gender=gender, side="right")
+        right = read_model_file(path, model, dtype=kind)
         data = fix_left_hand(data, right)
     return data
 
@@ -283,7 +356,7 @@ def fix_left_hand(left: ModelData, right: ModelData) -> ModelData:
     difference = np.abs(left.shapedirs[:, 0] - right.shapedirs[:, 0]).sum()
     if difference >= _LEFT_HAND_BUG:
         return left
-    sign = np.array([-1, 1, 1], np.float32)[:, None]
+    sign = np.array([-1, 1, 1], left.shapedirs.dtype)[:, None]
     return replace(left, shapedirs=left.shapedirs * sign)
 
 
