@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from neuralannot.body_models.joints import JointRegressor
-    from neuralannot.body_models.model import BodyModel
+    from neuralannot.body_models.model import BodyModel, BodyPoints
     from neuralannot.pseudo_gt import PseudoGT
 
 MAX_BYTES = 4_000_000_000
@@ -177,22 +177,21 @@ def _forward(
     faces: dict[str, np.ndarray] = {}
     for gender, side, rows in model_groups(gt):
         model = model_on(gt.model, body_models, gender, side, str(device or "cpu"))
+        where = model.J_regressor.device
         with torch.no_grad():
-            where = model.v_template.device
-            out = model(**{name: torch.tensor(v[rows], device=where) for name, v in params.items()})
-            posed, own = out.joints, model.joint_names
-            if regressor is not None:
-                fitting = regressor_for(model, regressor)
-                weights = torch.tensor(fitting.weights, device=posed.device)
-                posed, own = torch.einsum("kv,bvc->bkc", weights, out.vertices), fitting.names
-            names = _common_names(names or own, own)
-        if joints is None:
-            joints = posed.new_empty(len(gt), *posed.shape[1:])
-            vertices = out.vertices.new_empty(len(gt), *out.vertices.shape[1:]) if want == "mesh" else None
-        index = torch.tensor(rows, device=posed.device)
-        joints[index] = posed
-        if vertices is not None:
-            vertices[index] = out.vertices
+            given = {name: torch.tensor(v[rows], device=where) for name, v in params.items()}
+            mesh, posed, own = _pose(model, given, want, regressor)
+        names = _common_names(names or own, own)
+        if len(rows) == len(gt):
+            vertices, joints = mesh, posed
+        else:
+            if joints is None:
+                joints = posed.new_empty(len(gt), *posed.shape[1:])
+                vertices = None if mesh is None else mesh.new_empty(len(gt), *mesh.shape[1:])
+            index = torch.tensor(rows, device=where)
+            joints[index] = posed
+            if vertices is not None and mesh is not None:
+                vertices[index] = mesh
         faces[side or ""] = model.faces
     assert joints is not None
     if gt.space == "world" and space == "camera":
@@ -201,6 +200,25 @@ def _forward(
         vertices = None if vertices is None else camera.world_to_camera(vertices)
     only = next(iter(faces.values())) if len(faces) == 1 else faces
     return _bodies(gt, vertices, joints, names, only, space)
+
+
+def _pose(
+    model: BodyModel, given: dict[str, torch.Tensor], want: str, regressor: Any
+) -> tuple[torch.Tensor | None, torch.Tensor, tuple[str, ...]]:
+    """Vertices where they are wanted, joints, and the joints' names."""
+    if regressor is not None:
+        fitting = regressor_for(model, regressor)
+        mesh = model(**given).vertices if want == "mesh" else None
+        return mesh, _points_on(model, fitting)(**given), fitting.names
+    if want == "joints":
+        return None, model.joints(**given), model.joint_names
+    out = model(**given)
+    return out.vertices, out.joints, model.joint_names
+
+
+@functools.lru_cache(maxsize=32)
+def _points_on(model: BodyModel, regressor: JointRegressor) -> BodyPoints:
+    return model.points(regressor)
 
 
 def _bodies(

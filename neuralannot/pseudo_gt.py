@@ -311,9 +311,9 @@ class PseudoGT:
         `ids`: annotation ids or frame keys, one or a sequence. `want`: `mesh`, or `joints` for joints alone.
         `body_models`: the folder of official files; for None the environment variable
         NEURALANNOT_BODY_MODELS, or else the shipped open body. `space`: `camera` or `world`. `regressor`: a
-        (K, V) array, an .npy file, a name (`human36m-17`) or a `JointRegressor`, whose joints then take the
-        place of smplx's own. `only_valid`: zero the parts that are flagged invalid. `device`: where torch
-        computes and results lie.
+        (K, V) array, an .npy file, a name (`human36m-17`), vertex numbers or a `JointRegressor`, whose joints
+        then take the place of smplx's own. With `joints` only the vertices that they need are posed.
+        `only_valid`: zero the parts that are flagged invalid. `device`: where torch computes and results lie.
 
         Returns `Bodies` of float32 metres. Raises ValueError for camera space on a world release without
         cameras (naming the companion), and for results over 4 GB; KeyError for ids without a fit;

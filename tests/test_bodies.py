@@ -206,7 +206,8 @@ def test_official_regressors_are_refused_on_the_open_body(load, tmp_path):
     made_for_it = JointRegressor(weights, official.names, body="open")
     joints = gt.forward(regressor=made_for_it, want="joints")
     assert joints.joint_names == official.names
-    np.testing.assert_allclose(joints.joints[:, 3].numpy(), gt.forward().vertices.mean(1).numpy(), atol=1e-5)
+    mean = gt.forward().vertices.double().mean(1)
+    np.testing.assert_allclose(joints.joints[:, 3].numpy(), mean.numpy(), atol=3e-5)  # a sum of 6890 float32
 
 
 def test_official_regressors_on_official_files(load, official, tmp_path):

@@ -119,8 +119,8 @@ def read_model_file(
 
     Columns are smplx's: `betas` are the first 10 of `shapedirs`; expressions are columns 300 to 309 of files
     with 400 or more, else 10 to 19. FLAME's landmarks come from `flame_static_embedding.pkl` beside the file,
-    or from inside it. `side` of a MANO file is by default read from its name. `dtype`: float32, as smplx takes
-    them, or float64.
+    or from inside it. `side` of a MANO file is by default read from its name. `dtype`: float32, as smplx
+    takes them, or float64.
 
     Raises FileNotFoundError where the file or the embedding is not there, ValueError that names the field
     where one is missing or of another shape, `RefusedPickleError` where the file asks for code to be run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,11 @@ _INTERHAND_TIPS = {"thumb": 745, "index": 317, "middle": 445, "ring": 556, "pink
 _NAMES = ("human36m-17", "coco-17", "mpi-inf-3dhp-17", "interhand-21")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JointRegressor:
     """`weights`: (K, V) float32, joints = weights @ vertices; `names`: K joint names; `body`: the topology
-    that it is for, `official` or `open`. Raises ValueError where shapes do not fit or weights are not finite.
+    that it is for, `official` or `open`. Equal where all three are. Raises ValueError where shapes do not fit
+    or weights are not finite.
     """
 
     weights: np.ndarray
@@ -46,16 +48,29 @@ class JointRegressor:
             raise ValueError(f"body must be 'official' or 'open', got {self.body!r}")
         object.__setattr__(self, "weights", weights)
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """What tells these weights from others."""
+        content = f"{self.weights.shape}{self.names}{self.body}".encode()
+        return hashlib.blake2b(content + self.weights.tobytes(), digest_size=16).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JointRegressor) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
 
 def joint_regressor(regressor: Any, model: BodyModel) -> JointRegressor:
     """The regressor asked for, checked against the model that it will be applied to.
 
-    `regressor`: a `JointRegressor`; a (K, V) array; an .npy file of one; or a name. Names (`human36m-17`,
-    `coco-17`, `mpi-inf-3dhp-17`, `interhand-21`) mean, on the open body, the regressors that ship with it; on
-    official models only `interhand-21` is there, made from MANO's own: the others are the data sets' files.
+    `regressor`: a `JointRegressor`; a (K, V) array; an .npy file of one; K vertex numbers, (K,) integers, for
+    those vertices as joints; or a name. Names (`human36m-17`, `coco-17`, `mpi-inf-3dhp-17`, `interhand-21`)
+    mean, on the open body, the regressors that ship with it; on official models only `interhand-21` is there,
+    made from MANO's own: the others are the data sets' files.
 
-    Raises ValueError for the wrong number of vertices, and for arrays, files and official regressors on the
-    open body, whose vertices are others.
+    Raises ValueError for the wrong number of vertices, vertices that are not there, and for arrays, files and
+    official regressors on the open body, whose vertices are others.
     """
     if isinstance(regressor, JointRegressor):
         found = regressor
@@ -65,6 +80,8 @@ def joint_regressor(regressor: Any, model: BodyModel) -> JointRegressor:
         found = _from_file(*_stamped(Path(regressor)))
     else:
         weights = np.asarray(regressor)
+        if weights.ndim == 1 and weights.dtype.kind in "iu":
+            weights = _of_vertices(weights, model.num_vertices)
         if weights.ndim != 2:
             raise ValueError(f"a regressor must be (K, {model.num_vertices}), got {weights.shape}")
         found = JointRegressor(weights, _numbered(len(weights)))
@@ -81,6 +98,16 @@ def joint_regressor(regressor: Any, model: BodyModel) -> JointRegressor:
             )
         raise ValueError(f"a regressor of the open body is garbage on {model.source}, an official model")
     return found
+
+
+def _of_vertices(vertices: np.ndarray, count: int) -> np.ndarray:
+    """(K,) vertex numbers -> (K, count) weights that pick them."""
+    outside = vertices[(vertices < 0) | (vertices >= count)]
+    if len(outside):
+        raise ValueError(f"vertex {outside[0]} is not there; vertices are 0 to {count - 1}")
+    weights = np.zeros((len(vertices), count), np.float32)
+    weights[np.arange(len(vertices)), vertices] = 1
+    return weights
 
 
 def _stamped(path: Path) -> tuple[Path, int, int]:

@@ -62,13 +62,13 @@ class BodyModel(nn.Module):
     as in the release (`use_pca=False, flat_hand_mean=False`). `faces`: (F, 3) int64 numpy; `joint_names`: as
     many as joints; `is_open`: whether it is the shipped open body, on which official regressors are garbage.
 
-    Calls, `joints` and `skeleton` take the same parameters, any batch; what is not given is zero in every row.
-    Shapes: `global_orient`, `jaw_pose`, `transl` (B, 3); `body_pose` (B, 23, 3) for SMPL or (B, 21, 3) for
-    SMPL-X; `hand_pose`, `left_hand_pose`, `right_hand_pose` (B, 15, 3); `betas`, `expression` (B, 10);
-    rotations also flat. They are taken in the model's dtype and computed in it under autocast too. Results are
-    differentiable in every one, twice if need be. All raise ValueError for a parameter that the model does
-    not have, a wrong shape, batches of different sizes, or no parameter at all; TypeError for what is no
-    tensor.
+    Calls, `joints` and `skeleton` take the same parameters, any batch; what is not given is zero in every
+    row. Shapes: `global_orient`, `jaw_pose`, `transl` (B, 3); `body_pose` (B, 23, 3) for SMPL or (B, 21, 3)
+    for SMPL-X; `hand_pose`, `left_hand_pose`, `right_hand_pose` (B, 15, 3); `betas`, `expression` (B, 10);
+    rotations also flat. They are taken in the model's dtype and computed in it under autocast too. Results
+    are differentiable in every one, twice if need be. All raise ValueError for a parameter that the model
+    does not have, a wrong shape, batches of different sizes, or no parameter at all; TypeError for what is
+    no tensor.
     """
 
     J_regressor: Tensor
@@ -195,7 +195,7 @@ class BodyModel(nn.Module):
         weights = getattr(of, "weights", None)
         if weights is None:
             vertices = np.asarray(of)
-            if vertices.ndim != 1 or vertices.dtype.kind not in "iu" and len(vertices):
+            if vertices.ndim != 1 or (vertices.dtype.kind not in "iu" and len(vertices)):
                 raise ValueError(f"vertices must be a list of numbers, got {vertices.dtype} {vertices.shape}")
             outside = vertices[(vertices < 0) | (vertices >= self.num_vertices)]
             if len(outside):

@@ -49,6 +49,7 @@ class Skeleton(nn.Module):
     shapes: Tensor
     mean: Tensor
     cross: Tensor
+    eye: Tensor
     last_row: Tensor
 
     def __init__(
@@ -85,8 +86,8 @@ class Skeleton(nn.Module):
     def forward(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Checked parameters -> features (B, F), transforms (B, J, 4, 4), joints (B, J, 3) metres.
 
-        Features: 1, the shape and expression codes, then the rotation matrices of all joints but the root less
-        the identity, row by row, as the model files count their correctives.
+        Features: 1, the shape and expression codes, then the rotation matrices of all joints but the root
+        less the identity, row by row, as the model files count their correctives.
         """
         batch = len(values["transl"])
         codes = [values[name] for name in _CODES if name in self.parameters_of_row]
@@ -180,7 +181,7 @@ class Skeleton(nn.Module):
 
 
 def _ancestors(parents: np.ndarray) -> list[list[int]]:
-    """The ancestor 1, 2, 4, … above each joint, until none has one; joints counted from 1, 0 above the root."""
+    """The ancestor 1, 2, 4, … above each joint, until none has one; 0 stands above the root, which is 1."""
     above = [0, *(int(p) + 1 for p in parents)]
     tables = []
     while any(above):

@@ -45,8 +45,8 @@ class Block(nn.Module):
 class Surface(nn.Module):
     """V vertices of a body as blocks.
 
-    `directions`: (F, 3, V) metres: what each feature moves each vertex by, the first feature being always 1 and
-    its row the template; `weights`: (J, V) skinning weights. Called with features (B, F) and the joints'
+    `directions`: (F, 3, V) metres: what each feature moves each vertex by, the first feature being always 1
+    and its row the template; `weights`: (J, V) skinning weights. Called with features (B, F) and the joints'
     transforms (B, J, 4, 4) it gives (B, V, 3) posed vertices, differentiable in both, twice if need be.
     """
 
@@ -66,13 +66,18 @@ class Surface(nn.Module):
     def forward(self, features: Tensor, transforms: Tensor) -> Tensor:
         if _takes_blocks(features):
             return _Posed.apply(features, transforms, self)
-        return _posed_plainly(features, transforms, tuple(self.blocks))
+        return _posed_plainly(features, transforms, self.parts)
+
+    @property
+    def parts(self) -> tuple[Block, ...]:
+        """The blocks, in the vertices' order."""
+        return tuple(self.blocks)  # type: ignore[arg-type]
 
     def dense(self) -> tuple[Tensor, Tensor]:
         """`directions` (F, 3, V), put together again, and `weights` (J, V)."""
         directions = self.weights.new_zeros(self.num_features, 3, self.num_vertices)
         begin = 0
-        for block in self.blocks:
+        for block in self.parts:
             end = begin + block.weights.shape[1]
             rows = slice(None) if block.features is None else block.features
             directions[rows, :, begin:end] = block.directions
@@ -85,7 +90,7 @@ class Surface(nn.Module):
         return Surface(directions[:, :, vertices], weights[:, vertices])
 
     def with_features(self, values: Tensor) -> Surface:
-        """The surface with the features after the first fixed at `values` (M,): they are no features any more."""
+        """The surface with the M features after the first fixed at `values`, and no features any more."""
         directions, weights = self.dense()
         count = 1 + len(values)
         template = directions[0] + torch.tensordot(values, directions[1:count], 1)
@@ -93,7 +98,7 @@ class Surface(nn.Module):
 
 
 def _takes_blocks(features: Tensor) -> bool:
-    """Whether to compute block by block in place, which compilers and function transforms do not see through."""
+    """Whether to compute in place, block by block, which compilers and transforms do not see through."""
     if features.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     return not getattr(torch._C, "_are_functorch_transforms_active", bool)()
@@ -104,7 +109,7 @@ def _columns(transforms: Tensor) -> Tensor:
     return transforms[:, :, :3].permute(1, 3, 2, 0)
 
 
-def _posed_plainly(features: Tensor, transforms: Tensor, blocks: Sequence[Any]) -> Tensor:
+def _posed_plainly(features: Tensor, transforms: Tensor, blocks: Sequence[Block]) -> Tensor:
     """What `_Posed` computes, in plain operations: for compilers, transforms and accelerators."""
     columns = transforms[:, :, :3].permute(3, 2, 0, 1)
     parts = []
@@ -126,16 +131,16 @@ def _unposed(features: Tensor, directions: Tensor, room: Tensor | None = None) -
     return torch.mm(features, directions.flatten(1), out=out).view(batch, 3, n).transpose(0, 1)
 
 
-def _skinned(surface: Any, columns: Tensor, unposed: Iterator[Tensor], like: Tensor) -> Tensor:
+def _skinned(surface: Surface, columns: Tensor, unposed: Iterator[Tensor], like: Tensor) -> Tensor:
     """(B, V, 3) from each block's unposed vertices, (3, B, n) one after another."""
     batch = columns.shape[3]
     out = like.new_empty(batch, surface.num_vertices, 3)
-    widest = max((block.weights.shape[1] for block in surface.blocks), default=1)
+    widest = max((block.weights.shape[1] for block in surface.parts), default=1)
     size = max(1, _AT_ONCE // (12 * widest))
     chunks = _some_at_a_time(columns, size)
     room = like.new_empty(12 * widest * min(size, batch))
     begin = 0
-    for block, rest in zip(surface.blocks, unposed, strict=True):
+    for block, rest in zip(surface.parts, unposed, strict=True):
         n = block.weights.shape[1]
         for first, bodies, some in chunks:
             moving = _pick(some, 0, block.joints)
@@ -173,8 +178,8 @@ class _Posed(torch.autograd.Function):
     """Posed vertices without the memory traffic: what a block makes is used while it is in the cache."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, transforms: Tensor, surface: Any) -> Tensor:
-        blocks = tuple(surface.blocks)
+    def forward(ctx: Any, features: Tensor, transforms: Tensor, surface: Surface) -> Tensor:
+        blocks = surface.parts
         ctx.blocks = blocks
         batch = len(features)
         columns = _columns(transforms)
@@ -210,7 +215,7 @@ class _Posed(torch.autograd.Function):
 def _gradients(
     features: Tensor,
     transforms: Tensor,
-    blocks: tuple[Any, ...],
+    blocks: tuple[Block, ...],
     kept: list[Tensor],
     grad: Tensor,
     needs: Sequence[bool],
