@@ -7,7 +7,6 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from neuralannot.body_models.files import ModelData, find_model_file, read_model_file
 from neuralannot.body_models.landmarks import Landmarks, landmarks_of
+from neuralannot.body_models.precision import full_precision
 from neuralannot.body_models.skeleton import Skeleton, resting_joints
 from neuralannot.body_models.surface import Surface
 from neuralannot.joint_sets import JOINT_SETS
@@ -135,7 +135,7 @@ class BodyModel(nn.Module):
                 "transl": transl,
             }
         )
-        with full_precision(self.J_regressor):
+        with full_precision(self.J_regressor.device.type):
             features, transforms, joints = self._skeleton(values)
             vertices = self._surface(features, transforms)
             if len(self._landmarks):
@@ -145,7 +145,7 @@ class BodyModel(nn.Module):
     def joints(self, **parameters: Tensor) -> Tensor:
         """(B, J, 3) metres: the joints of a call, of the mesh only the vertices that are joints posed."""
         values = self._skeleton.check(parameters)
-        with full_precision(self.J_regressor):
+        with full_precision(self.J_regressor.device.type):
             features, transforms, joints = self._skeleton(values)
             if len(self._landmarks):
                 joints = torch.cat([joints, self._landmarks(features, transforms)], 1)
@@ -154,7 +154,7 @@ class BodyModel(nn.Module):
     def skeleton(self, **parameters: Tensor) -> Tensor:
         """(B, J, 3) metres: the first of the joints, those that bones meet in; no vertex is posed."""
         values = self._skeleton.check(parameters)
-        with full_precision(self.J_regressor):
+        with full_precision(self.J_regressor.device.type):
             return self._skeleton(values)[2]
 
     def rest_root(self, betas: Tensor, expression: Tensor | None = None) -> Tensor:
@@ -225,18 +225,10 @@ class BodyPoints(nn.Module):
     def forward(self, **parameters: Tensor) -> Tensor:
         """(B, K, 3) metres; parameters and errors as of `BodyModel`."""
         values = self._skeleton.check(parameters)
-        with full_precision(self._skeleton.template):
+        with full_precision(self._skeleton.template.device.type):
             features, transforms, _ = self._skeleton(values)
             posed = self._surface(features, transforms)
             return posed if self.weights is None else torch.matmul(self.weights, posed)
-
-
-def full_precision(like: Tensor) -> AbstractContextManager[Any]:
-    """No autocast: half precision would put a body's vertices off by millimetres."""
-    kind = like.device.type
-    if torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
-    return nullcontext()
 
 
 def body_model(
