@@ -78,10 +78,12 @@ class Skeleton(nn.Module):
             ("last_row", torch.tensor([0, 0, 0, 1], dtype=kind)),
         ):
             self.register_buffer(name, value.clone(), persistent=False)
-        self.ancestors = []
+        # The joints before the first that has such an ancestor are where they belong already.
+        self.ancestors: list[tuple[int, str]] = []
         for step, joints in enumerate(_ancestors(parents)):
-            self.register_buffer(f"ancestors_{step}", torch.tensor(joints), persistent=False)
-            self.ancestors.append(f"ancestors_{step}")
+            first = next(joint for joint, above in enumerate(joints) if above)
+            self.register_buffer(f"ancestors_{step}", torch.tensor(joints[first:]), persistent=False)
+            self.ancestors.append((first, f"ancestors_{step}"))
 
     def forward(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Checked parameters -> features (B, F), transforms (B, J, 4, 4), joints (B, J, 3) metres.
@@ -91,22 +93,25 @@ class Skeleton(nn.Module):
         """
         batch = len(values["transl"])
         codes = [values[name] for name in _CODES if name in self.parameters_of_row]
-        turned = self._rotations(values, batch)  # (B (1 + J), 3, 3)
-        rest = self._rest(codes, batch)
-        count = rest.shape[1]
-        shift = torch.bmm(turned, rest.reshape(-1, 3, 1)).neg_()  # J - R J
-        shift.view(batch, count, 3)[:, 1].add_(values["transl"])
+        count = len(self.mean)
+        turned = self._rotations(values, batch)
+        rest = self._rest(codes, batch).transpose(0, 1).reshape(-1, 3, 1)
+        shift = torch.bmm(turned, rest).neg_()  # J - R J
+        shift.view(count, batch, 3)[1].add_(values["transl"])
         upper = torch.cat([turned + self.eye, shift], 2)
         local = torch.cat([upper, self.last_row.expand(len(upper), 1, 4)], 1)
         # Every joint's transform after its ancestors' 1, 2, 4, ... above: whole chains in a few products.
-        for name in self.ancestors:
-            above = local.view(batch, count, 4, 4).index_select(1, getattr(self, name))
-            local = torch.bmm(above.view(-1, 4, 4), local)
+        for first, name in self.ancestors:
+            above = local.view(count, batch, 16).index_select(0, getattr(self, name)).view(-1, 4, 4)
+            done, rising = local[: first * batch], local[first * batch :]
+            local = torch.cat([done, torch.bmm(above, rising)])
         upper = local[:, :3]
-        joints = torch.baddbmm(upper[:, :, 3:], upper[:, :, :3], rest.reshape(-1, 3, 1))
+        joints = torch.baddbmm(upper[:, :, 3:], upper[:, :, :3], rest).view(count, batch, 3)[1:]
         one = self.last_row[3:].expand(batch, 1)
-        features = torch.cat([one, *codes, turned.view(batch, 9 * count)[:, 18:]], 1)
-        return features, local.view(batch, count, 4, 4)[:, 1:], joints.view(batch, count, 3)[:, 1:]
+        deviations = turned.view(count, batch, 9)[2:].transpose(0, 1).reshape(batch, 9 * count - 18)
+        features = torch.cat([one, *codes, deviations], 1)
+        transforms = local.view(count, batch, 4, 4)[1:].transpose(0, 1)
+        return features, transforms, joints.transpose(0, 1).contiguous()
 
     def rest_joints(self, *codes: Tensor) -> Tensor:
         """(B, 10) codes, those that are parameters here -> (B, J, 3) metres: joints at rest, no `transl`."""
@@ -155,7 +160,7 @@ class Skeleton(nn.Module):
         return values
 
     def _rotations(self, values: Mapping[str, Tensor], batch: int) -> Tensor:
-        """(B (1 + J), 3, 3): each joint's rotation matrix less the identity, as smplx computes it.
+        """((1 + J) B, 3, 3): each joint's rotation matrix less the identity, as smplx computes it.
 
         Its angle is |r + 1e-8|, which is what keeps the gradient finite at rest.
         """
@@ -166,7 +171,7 @@ class Skeleton(nn.Module):
         pose = torch.cat(parts, 1)
         if self.has_mean:
             pose = pose + self.mean
-        pose = pose.view(-1, 3)
+        pose = pose.transpose(0, 1).reshape(-1, 3)  # a joint of all bodies, then the next
         angle = torch.linalg.vector_norm(pose + 1e-8, dim=1, keepdim=True)
         cross = torch.mm(pose / angle, self.cross).view(len(pose), 3, 3)
         angle = angle[..., None]

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 # Vertices of a block, about: few enough that what one block makes stays in the processor's cache, enough that
 # calling torch costs less than what is computed.
 _BLOCK = 1024
+# A block's vertices are a multiple of this: products whose rows begin aligned take a quarter less time.
+_ALIGNED = 16
 # Numbers of one block's transforms at a time: what keeps two cores busy from their caches.
 _AT_ONCE = 12 * 131072
 # Bodies up to which the correctives are three products rather than one.
@@ -57,6 +59,7 @@ class Surface(nn.Module):
         vertices = directions.shape[2]
         self.num_features, self.num_vertices = len(directions), vertices
         size = -(-vertices // max(1, round(vertices / block)))
+        size = -(-size // _ALIGNED) * _ALIGNED
         self.blocks = nn.ModuleList(
             Block(directions[:, :, first : first + size], weights[:, first : first + size])
             for first in range(0, vertices, max(size, 1))
@@ -117,7 +120,9 @@ def _posed_plainly(features: Tensor, transforms: Tensor, blocks: Sequence[Block]
         chosen = columns if block.joints is None else columns.index_select(3, block.joints)
         rest = _unposed(_pick(features, 1, block.features), block.directions)
         blended = torch.matmul(chosen, block.weights)
-        posed = blended[3] + blended[0] * rest[0] + blended[1] * rest[1] + blended[2] * rest[2]
+        posed = blended[3]
+        for axis in range(3):
+            posed = torch.addcmul(posed, blended[axis], rest[axis])
         parts.append(posed.permute(1, 2, 0))
     return torch.cat(parts, 1) if parts else features.new_zeros(len(features), 0, 3)
 
