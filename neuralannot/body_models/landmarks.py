@@ -35,23 +35,25 @@ class Landmarks(nn.Module):
     def __len__(self) -> int:
         return len(self.vertices) + len(self.triangles)
 
-    def forward(self, features: Tensor, transforms: Tensor) -> Tensor:
-        """(B, K, 3), posed without the rest of the mesh."""
-        posed = self.surface(features, transforms)
+    def forward(self, features: Tensor, transforms: Tensor, shift: Tensor) -> Tensor:
+        """(B, K, 3), posed without the rest of the mesh; arguments as of `Surface`."""
+        posed = self.surface(features, transforms, shift)
         count = len(self.vertices)
-        return self._joined(posed[:, :count], posed[:, count:])
+        return self._joined(posed[:, :count], posed[:, count:], shift)
 
-    def on_mesh(self, mesh: Tensor) -> Tensor:
-        """(B, V, 3) posed vertices -> (B, K, 3)."""
+    def on_mesh(self, mesh: Tensor, shift: Tensor) -> Tensor:
+        """(B, V, 3) posed vertices and the shift that is in them, (B, 3) -> (B, K, 3)."""
         corners = mesh.index_select(1, self.triangles.flatten()) if len(self.triangles) else mesh[:, :0]
-        return self._joined(mesh.index_select(1, self.vertices), corners)
+        return self._joined(mesh.index_select(1, self.vertices), corners, shift)
 
-    def _joined(self, points: Tensor, corners: Tensor) -> Tensor:
+    def _joined(self, points: Tensor, corners: Tensor, shift: Tensor) -> Tensor:
         if not len(self.triangles):
             return points
-        # Not as a product of matrices, which an accelerator may compute in fewer bits.
-        corners = corners.unflatten(1, (-1, 3))
-        return torch.cat([points, (corners * self.weights[..., None]).sum(2)], 1)
+        # Not as a product of matrices, which an accelerator may compute in fewer bits. The shift is left out:
+        # weights add up to 1 but nearly.
+        corners = corners.view(len(corners), len(self.triangles), 3, 3) - shift[:, None, None]
+        inside = (corners * self.weights[..., None]).sum(2) + shift[:, None]
+        return torch.cat([points, inside], 1)
 
     def with_features(self, values: Tensor) -> Landmarks:
         """As `Surface.with_features`."""

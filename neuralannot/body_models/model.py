@@ -136,36 +136,43 @@ class BodyModel(nn.Module):
             }
         )
         with full_precision(self.J_regressor.device.type):
+            shift = values["transl"]
             features, transforms, joints = self._skeleton(values)
-            vertices = self._surface(features, transforms)
+            vertices = self._surface(features, transforms, shift)
+            joints = joints + shift[:, None]
             if len(self._landmarks):
-                joints = torch.cat([joints, self._landmarks.on_mesh(vertices)], 1)
+                joints = torch.cat([joints, self._landmarks.on_mesh(vertices, shift)], 1)
         return BodyOutput(vertices, joints)
 
     def joints(self, **parameters: Tensor) -> Tensor:
         """(B, J, 3) metres: the joints of a call, of the mesh only the vertices that are joints posed."""
         values = self._skeleton.check(parameters)
         with full_precision(self.J_regressor.device.type):
+            shift = values["transl"]
             features, transforms, joints = self._skeleton(values)
+            joints = joints + shift[:, None]
             if len(self._landmarks):
-                joints = torch.cat([joints, self._landmarks(features, transforms)], 1)
+                joints = torch.cat([joints, self._landmarks(features, transforms, shift)], 1)
         return joints
 
     def skeleton(self, **parameters: Tensor) -> Tensor:
         """(B, J, 3) metres: the first of the joints, those that bones meet in; no vertex is posed."""
         values = self._skeleton.check(parameters)
         with full_precision(self.J_regressor.device.type):
-            return self._skeleton(values)[2]
+            return self._skeleton(values)[2] + values["transl"][:, None]
 
     def rest_root(self, betas: Tensor, expression: Tensor | None = None) -> Tensor:
         """(B, 10) shapes (and, where the model has them, (B, 10) expressions) -> (B, 3) rest root J0, metres.
 
         The joint about which the root rotates, before `transl`: SMPL's pelvis, MANO's wrist, FLAME's base.
         """
+        if "betas" not in self._skeleton.parameters_of_row:
+            raise ValueError("this model has a shape already; ask the one that it was made from")
         codes = [betas]
         if "expression" in self._skeleton.parameters_of_row:
             codes.append(torch.zeros_like(betas) if expression is None else expression)
-        return self._skeleton.rest_joints(*codes)[:, 0]
+        with full_precision(self.J_regressor.device.type):
+            return self._skeleton.rest_joints(*(code.to(self.J_regressor) for code in codes))[:, 0]
 
     def with_shape(self, betas: Tensor) -> BodyModel:
         """The model of one person: `betas` (10,) are part of it and no parameter any more.
@@ -177,14 +184,16 @@ class BodyModel(nn.Module):
             raise ValueError(f"betas must be (10,), one person's, got {tuple(betas.shape)}")
         if "betas" not in self._skeleton.parameters_of_row:
             raise ValueError("this model has a shape already; take with_shape of the one it was made from")
-        codes = betas.detach().reshape(10).to(self.J_regressor)
-        return BodyModel(
-            self._info,
-            self._skeleton.with_betas(codes),
-            self._surface.with_features(codes),
-            self._landmarks.with_features(codes),
-            self.J_regressor,
-        ).train(self.training)
+        # What is made for inference only could not be trained with later.
+        with torch.inference_mode(False), torch.no_grad(), full_precision(self.J_regressor.device.type):
+            codes = betas.detach().clone().reshape(10).to(self.J_regressor)
+            return BodyModel(
+                self._info,
+                self._skeleton.with_betas(codes),
+                self._surface.with_features(codes),
+                self._landmarks.with_features(codes),
+                self.J_regressor,
+            ).train(self.training)
 
     def points(self, of: JointRegressor | Sequence[int] | np.ndarray) -> BodyPoints:
         """The module that poses these points alone: the joints of a regressor, or vertices by number.
@@ -227,7 +236,7 @@ class BodyPoints(nn.Module):
         values = self._skeleton.check(parameters)
         with full_precision(self._skeleton.template.device.type):
             features, transforms, _ = self._skeleton(values)
-            posed = self._surface(features, transforms)
+            posed = self._surface(features, transforms, values["transl"])
             return posed if self.weights is None else torch.matmul(self.weights, posed)
 
 

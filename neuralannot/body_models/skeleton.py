@@ -67,37 +67,39 @@ class Skeleton(nn.Module):
         self.model, self.parents = model, parents
         self.parameters_of_row = {n: s for n, s in shapes.items() if has_betas or n != "betas"}
         self.has_mean = bool((pose_mean != 0).any())
-        kind = joint_template.dtype
+        kind, device = joint_template.dtype, joint_template.device
         # One joint more than the model's stands first: never moved, and above the root, it ends every chain.
         for name, value in (
             ("template", nn.functional.pad(joint_template, (0, 0, 1, 0)).flatten()),
             ("shapes", nn.functional.pad(joint_directions, (0, 0, 1, 0)).flatten(1)),
             ("mean", nn.functional.pad(pose_mean, (0, 0, 1, 0))),
-            ("cross", torch.tensor(_CROSS, dtype=kind)),
-            ("eye", torch.eye(3, dtype=kind)),
-            ("last_row", torch.tensor([0, 0, 0, 1], dtype=kind)),
+            ("cross", torch.tensor(_CROSS, dtype=kind, device=device)),
+            ("eye", torch.eye(3, dtype=kind, device=device)),
+            ("last_row", torch.tensor([0, 0, 0, 1], dtype=kind, device=device)),
         ):
             self.register_buffer(name, value.clone(), persistent=False)
         # The joints before the first that has such an ancestor are where they belong already.
         self.ancestors: list[tuple[int, str]] = []
         for step, joints in enumerate(_ancestors(parents)):
             first = next(joint for joint, above in enumerate(joints) if above)
-            self.register_buffer(f"ancestors_{step}", torch.tensor(joints[first:]), persistent=False)
+            self.register_buffer(
+                f"ancestors_{step}", torch.tensor(joints[first:], device=device), persistent=False
+            )
             self.ancestors.append((first, f"ancestors_{step}"))
 
     def forward(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Checked parameters -> features (B, F), transforms (B, J, 4, 4), joints (B, J, 3) metres.
 
-        Features: 1, the shape and expression codes, then the rotation matrices of all joints but the root
-        less the identity, row by row, as the model files count their correctives.
+        All before `transl`, which is added to what they give. Features: 1, the shape and expression codes,
+        then the rotation matrices of all joints but the root less the identity, row by row, as the model
+        files count their correctives.
         """
-        batch = len(values["transl"])
+        batch = len(values["global_orient"])
         codes = [values[name] for name in _CODES if name in self.parameters_of_row]
         count = len(self.mean)
         turned = self._rotations(values, batch)
         rest = self._rest(codes, batch).transpose(0, 1).reshape(-1, 3, 1)
         shift = torch.bmm(turned, rest).neg_()  # J - R J
-        shift.view(count, batch, 3)[1].add_(values["transl"])
         upper = torch.cat([turned + self.eye, shift], 2)
         local = torch.cat([upper, self.last_row.expand(len(upper), 1, 4)], 1)
         # Every joint's transform after its ancestors' 1, 2, 4, ... above: whole chains in a few products.

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 # Vertices of a block, about: few enough that what one block makes stays in the processor's cache, enough that
 # calling torch costs less than what is computed.
@@ -48,8 +49,10 @@ class Surface(nn.Module):
     """V vertices of a body as blocks.
 
     `directions`: (F, 3, V) metres: what each feature moves each vertex by, the first feature being always 1
-    and its row the template; `weights`: (J, V) skinning weights. Called with features (B, F) and the joints'
-    transforms (B, J, 4, 4) it gives (B, V, 3) posed vertices, differentiable in both, twice if need be.
+    and its row the template; `weights`: (J, V) skinning weights. Called with features (B, F), the joints'
+    transforms (B, J, 4, 4) and a shift (B, 3) metres it gives (B, V, 3) posed vertices, differentiable in all
+    three, twice if need be. The shift comes last, as in smplx: far from the origin nothing else is rounded,
+    and weights that add up to 1 but nearly do not scale it.
     """
 
     weights: Tensor
@@ -66,10 +69,10 @@ class Surface(nn.Module):
         )
         self.register_buffer("weights", weights.clone().contiguous(), persistent=False)
 
-    def forward(self, features: Tensor, transforms: Tensor) -> Tensor:
-        if _takes_blocks(features):
-            return _Posed.apply(features, transforms, self)
-        return _posed_plainly(features, transforms, self.parts)
+    def forward(self, features: Tensor, transforms: Tensor, shift: Tensor) -> Tensor:
+        if _takes_blocks(features, transforms, shift):
+            return _Posed.apply(features, transforms, shift, self)
+        return _posed_plainly(features, transforms, shift, self.parts)
 
     @property
     def parts(self) -> tuple[Block, ...]:
@@ -100,11 +103,21 @@ class Surface(nn.Module):
         return Surface(torch.cat([template[None], directions[count:]]), weights)
 
 
-def _takes_blocks(features: Tensor) -> bool:
+def _takes_blocks(*inputs: Tensor) -> bool:
     """Whether to compute in place, block by block, which compilers and transforms do not see through."""
-    if features.device.type != "cpu" or torch.compiler.is_compiling():
+    if inputs[0].device.type != "cpu" or torch.compiler.is_compiling() or _is_transformed():
         return False
-    return not getattr(torch._C, "_are_functorch_transforms_active", bool)()
+    return all(unpack_dual(value).tangent is None for value in inputs)  # forward-mode differentiation
+
+
+def _is_transformed() -> bool:
+    """Whether `vmap`, `jacrev` and their like are at work."""
+    return getattr(torch._C, "_are_functorch_transforms_active", bool)()
+
+
+def _is_many(grad: Tensor) -> bool:
+    """Whether it stands for several gradients at once: `is_grads_batched` of `torch.autograd.grad`."""
+    return getattr(torch._C._functorch, "is_legacy_batchedtensor", bool)(grad)
 
 
 def _columns(transforms: Tensor) -> Tensor:
@@ -112,7 +125,7 @@ def _columns(transforms: Tensor) -> Tensor:
     return transforms[:, :, :3].permute(1, 3, 2, 0)
 
 
-def _posed_plainly(features: Tensor, transforms: Tensor, blocks: Sequence[Block]) -> Tensor:
+def _posed_plainly(features: Tensor, transforms: Tensor, shift: Tensor, blocks: Sequence[Block]) -> Tensor:
     """What `_Posed` computes, in plain operations: for compilers, transforms and accelerators."""
     columns = transforms[:, :, :3].permute(3, 2, 0, 1)
     parts = []
@@ -124,7 +137,9 @@ def _posed_plainly(features: Tensor, transforms: Tensor, blocks: Sequence[Block]
         for axis in range(3):
             posed = torch.addcmul(posed, blended[axis], rest[axis])
         parts.append(posed.permute(1, 2, 0))
-    return torch.cat(parts, 1) if parts else features.new_zeros(len(features), 0, 3)
+    if not parts:
+        return features.new_zeros(len(features), 0, 3)
+    return torch.cat(parts, 1) + shift[:, None]
 
 
 def _unposed(features: Tensor, directions: Tensor, room: Tensor | None = None) -> Tensor:
@@ -136,21 +151,21 @@ def _unposed(features: Tensor, directions: Tensor, room: Tensor | None = None) -
     return torch.mm(features, directions.flatten(1), out=out).view(batch, 3, n).transpose(0, 1)
 
 
-def _skinned(surface: Surface, columns: Tensor, unposed: Iterator[Tensor], like: Tensor) -> Tensor:
-    """(B, V, 3) from each block's unposed vertices, (3, B, n) one after another."""
+def _skinned(surface: Surface, columns: Tensor, unposed: Iterator[Tensor], shift: Tensor) -> Tensor:
+    """(B, V, 3) from each block's unposed vertices, (3, B, n) one after another; `shift` (3, B, 1)."""
     batch = columns.shape[3]
-    out = like.new_empty(batch, surface.num_vertices, 3)
+    out = shift.new_empty(batch, surface.num_vertices, 3)
     widest = max((block.weights.shape[1] for block in surface.parts), default=1)
     size = max(1, _AT_ONCE // (12 * widest))
     chunks = _some_at_a_time(columns, size)
-    room = like.new_empty(12 * widest * min(size, batch))
+    room = shift.new_empty(12 * widest * min(size, batch))
     begin = 0
     for block, rest in zip(surface.parts, unposed, strict=True):
         n = block.weights.shape[1]
         for first, bodies, some in chunks:
             moving = _pick(some, 0, block.joints)
             blended = torch.mm(moving.T, block.weights, out=room[: 12 * bodies * n].view(-1, n))
-            posed = _applied(blended, rest.narrow(1, first, bodies))
+            posed = _applied(blended, rest.narrow(1, first, bodies)).add_(shift.narrow(1, first, bodies))
             out.narrow(0, first, bodies).narrow(1, begin, n).copy_(posed.permute(1, 2, 0))
         begin += n
     return out
@@ -183,38 +198,40 @@ class _Posed(torch.autograd.Function):
     """Posed vertices without the memory traffic: what a block makes is used while it is in the cache."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, transforms: Tensor, surface: Surface) -> Tensor:
+    def forward(ctx: Any, features: Tensor, transforms: Tensor, shift: Tensor, surface: Surface) -> Tensor:
         blocks = surface.parts
         ctx.blocks = blocks
         batch = len(features)
-        columns = _columns(transforms)
+        columns, moved = _columns(transforms), shift.T[..., None]
         if any(ctx.needs_input_grad):
             kept = [_unposed(_pick(features, 1, block.features), block.directions) for block in blocks]
-            ctx.save_for_backward(features, transforms, *kept)
-            return _skinned(surface, columns, iter(kept), features)
+            ctx.save_for_backward(features, transforms, shift, *kept)
+            return _skinned(surface, columns, iter(kept), moved)
         room = features.new_empty(3 * batch * max((b.weights.shape[1] for b in blocks), default=0))
         if 12 * batch * surface.num_vertices > _AT_ONCE:
             unposed = (_unposed(_pick(features, 1, b.features), b.directions, room) for b in blocks)
-            return _skinned(surface, columns, unposed, features)
+            return _skinned(surface, columns, unposed, moved)
         parts = [_unposed(_pick(features, 1, block.features), block.directions) for block in blocks]
         rest = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
         blended = torch.mm(columns.reshape(len(columns), -1).T, surface.weights)
-        return _applied(blended, rest).permute(1, 2, 0).contiguous()
+        return _applied(blended, rest).add_(moved).permute(1, 2, 0).contiguous()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        features, transforms, *kept = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        features, transforms, shift, *kept = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        if torch.is_grad_enabled() or _is_transformed() or _is_many(grad):
+            # The gradient is differentiated itself, or one of many.
+            inputs = (features, transforms, shift)
             with torch.enable_grad():
-                out = _posed_plainly(features, transforms, ctx.blocks)
-            both = zip((features, transforms), ctx.needs_input_grad, strict=False)
-            found = iter(torch.autograd.grad(out, [x for x, need in both if need], grad, create_graph=True))
-            first = next(found) if ctx.needs_input_grad[0] else None
-            return first, next(found) if ctx.needs_input_grad[1] else None, None
-        return (
-            *_gradients(features, transforms, ctx.blocks, kept, grad, ctx.needs_input_grad),
-            None,
-        )
+                out = _posed_plainly(*inputs, ctx.blocks)
+            wanted = [value for value, need in zip(inputs, needs, strict=False) if need]
+            found = iter(torch.autograd.grad(out, wanted, grad, create_graph=torch.is_grad_enabled()))
+            return *(next(found) if need else None for need in needs[:3]), None
+        to_shift = grad.sum(1) if needs[2] else None
+        if not (needs[0] or needs[1]):
+            return None, None, to_shift, None
+        return *_gradients(features, transforms, ctx.blocks, kept, grad, needs), to_shift, None
 
 
 def _gradients(
@@ -257,7 +274,7 @@ def _gradients(
                 else:
                     total.index_add_(0, block.joints, found)
         if needs[0]:
-            pushed = torch.mm(to_rest.transpose(0, 1).reshape(batch, -1), block.directions.flatten(1).T)
+            pushed = torch.mm(to_rest.transpose(0, 1).reshape(batch, 3 * n), block.directions.flatten(1).T)
             if block.features is None:
                 to_features += pushed
             else:
