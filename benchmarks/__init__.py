@@ -1,1 +1,16 @@
-"""Timings and memory, as ratios of both sides in one run: `python -m benchmarks NAME`."""
+"""What the library costs, as ratios of all sides in one run: `python -m benchmarks NAME`."""
+
+# Each is a module with a TITLE, a TEXT for the page, and run(options), which yields tables.
+NAMES = (
+    "mesh",
+    "backward",
+    "joints",
+    "regressed",
+    "shape",
+    "camera",
+    "load",
+    "workers",
+    "dataset",
+    "overlay",
+    "gpu",
+)
