@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from neuralannot.body_models import BodyModel, JointRegressor, load_body_model
     from neuralannot.cameras import Camera
     from neuralannot.catalog import RELEASES, Release
+    from neuralannot.dataset import PseudoGTDataset, collate
     from neuralannot.joint_sets import JOINT_SETS, convert_joints
     from neuralannot.loading import load_pseudo_gt
     from neuralannot.meshes import save_mesh
@@ -32,8 +33,10 @@ _ROOMS = {
     "JOINT_SETS": "joint_sets",
     "JointRegressor": "body_models",
     "PseudoGT": "pseudo_gt",
+    "PseudoGTDataset": "dataset",
     "RELEASES": "catalog",
     "Release": "catalog",
+    "collate": "dataset",
     "convert_joints": "joint_sets",
     "load_body_model": "body_models",
     "load_pseudo_gt": "loading",
@@ -49,7 +52,9 @@ __all__ = [
     "Camera",
     "JointRegressor",
     "PseudoGT",
+    "PseudoGTDataset",
     "Release",
+    "collate",
     "convert_joints",
     "load_body_model",
     "load_pseudo_gt",

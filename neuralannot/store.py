@@ -259,17 +259,24 @@ def _open_if_current(place: Path, source: str) -> Table | None:
     return table if table.meta.get("source") == source else None
 
 
-def derived_table(place: Path, source: str, make: Callable[[], Mapping[str, np.ndarray]]) -> Table:
+def derived_table(
+    place: Path, source: str, make: Callable[[], Mapping[str, np.ndarray]], *, away: bool = False
+) -> Table:
     """Columns made from other tables, kept at `place` while `source`, which names what they came from, holds.
 
-    In memory where `place` cannot be written.
+    With `away`, in `cache_folder()` where `place` cannot be written. In memory where nothing can.
     """
-    table = _open_if_current(place, source)
-    if table is not None:
-        return table
+    places = [place, _away(place, "derived")] if away else [place]
+    for kept in places:
+        table = _open_if_current(kept, source)
+        if table is not None:
+            return table
     columns = make()
-    try:
-        write_table(place, columns, {"source": source})
-        return open_table(place)
-    except (OSError, StoreError):
-        return Table(_read_only(columns))
+    for kept in places:
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_table(kept, columns, {"source": source})
+            return open_table(kept)
+        except (OSError, StoreError):
+            continue
+    return Table(_read_only(columns))

@@ -42,7 +42,7 @@ def forget_models() -> Iterator[None]:
     from neuralannot import bodies
     from neuralannot.body_models import model
 
-    kept = (bodies._model_on, model._read, model._warn_open_body)
+    kept = (bodies._model_on, bodies._points_on, model._read, model.warn_open_body)
     for cached in kept:
         cached.cache_clear()
     yield

@@ -228,8 +228,22 @@ def test_the_open_body_has_one_gender_wherever_it_is_named():
 
 def test_every_call_gives_a_model_of_its_own():
     model = load_body_model("smpl")
-    model.v_template.zero_()
-    assert load_body_model("smpl").v_template.abs().max() > 0
+    for buffer in model.buffers():
+        buffer.zero_()
+    assert load_body_model("smpl")(transl=torch.zeros(1, 3)).vertices.abs().max() > 0
+    assert model(transl=torch.zeros(1, 3)).vertices.abs().max() == 0
+
+
+@pytest.mark.parametrize(("name", "side"), MODELS)
+def test_one_body_s_parameter_is_every_body_s(name, side):
+    model, parameters = load_body_model(name, side=side), parameters_of(name, leaves_of(name, 3))
+    for key, value in parameters.items():
+        spelled = model(**(parameters | {key: value[:1].expand_as(value)}))
+        for one in (value[:1], value[:1].reshape(1, -1)):
+            out = model(**(parameters | {key: one}))
+            torch.testing.assert_close(out.vertices, spelled.vertices, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"transl must be \(3, 3\), got \(2, 3\)"):
+        model(**(parameters | {"betas": parameters["betas"][:1], "transl": torch.zeros(2, 3)}))
 
 
 def test_fix_left_hand_leaves_its_arguments_alone():

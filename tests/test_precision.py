@@ -42,9 +42,9 @@ def test_a_model_sets_it_for_its_products(loose, monkeypatch):
     seen = []
     plain = Surface.forward
 
-    def spy(self, features, transforms):
+    def spy(self, *inputs):
         seen.append(torch.backends.mkldnn.matmul.fp32_precision)
-        return plain(self, features, transforms)
+        return plain(self, *inputs)
 
     monkeypatch.setattr(Surface, "forward", spy)
     model, pose = load_body_model("mano", side="right"), torch.zeros(1, 15, 3)

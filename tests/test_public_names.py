@@ -16,7 +16,9 @@ PUBLIC = [
     "Camera",
     "JointRegressor",
     "PseudoGT",
+    "PseudoGTDataset",
     "Release",
+    "collate",
     "convert_joints",
     "load_body_model",
     "load_pseudo_gt",
@@ -37,7 +39,7 @@ def test_public_names_load_and_are_documented(name):
         assert value.__doc__
 
 
-@pytest.mark.parametrize("cls", ["PseudoGT", "Camera", "Bodies"])
+@pytest.mark.parametrize("cls", ["PseudoGT", "PseudoGTDataset", "Camera", "Bodies"])
 def test_public_methods_are_documented(cls):
     for name, member in vars(getattr(neuralannot, cls)).items():
         if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import sys
@@ -63,12 +64,12 @@ class BodyModel(nn.Module):
     many as joints; `is_open`: whether it is the shipped open body, on which official regressors are garbage.
 
     Calls, `joints` and `skeleton` take the same parameters, any batch; what is not given is zero in every
-    row. Shapes: `global_orient`, `jaw_pose`, `transl` (B, 3); `body_pose` (B, 23, 3) for SMPL or (B, 21, 3)
-    for SMPL-X; `hand_pose`, `left_hand_pose`, `right_hand_pose` (B, 15, 3); `betas`, `expression` (B, 10);
-    rotations also flat. They are taken in the model's dtype and computed in it under autocast too. Results
-    are differentiable in every one, twice if need be. All raise ValueError for a parameter that the model
-    does not have, a wrong shape, batches of different sizes, or no parameter at all; TypeError for what is
-    no tensor.
+    row, what is given for one body holds for all. Shapes: `global_orient`, `jaw_pose`, `transl` (B, 3);
+    `body_pose` (B, 23, 3) for SMPL or (B, 21, 3) for SMPL-X; `hand_pose`, `left_hand_pose`,
+    `right_hand_pose` (B, 15, 3); `betas`, `expression` (B, 10); rotations also flat. They are taken in the
+    model's dtype and computed in it under autocast too. Results are differentiable in every one, twice if
+    need be. All raise ValueError for a parameter that the model does not have, a wrong shape, batches of
+    different sizes, or no parameter at all; TypeError for what is no tensor.
     """
 
     J_regressor: Tensor
@@ -215,7 +216,8 @@ class BodyModel(nn.Module):
             vertices = np.flatnonzero((weights != 0).any(0))
             weights = torch.tensor(weights[:, vertices]).to(self.J_regressor)
         chosen = torch.tensor(vertices.astype(np.int64), device=self.J_regressor.device)
-        return BodyPoints(self._skeleton, self._surface.take(chosen), weights).train(self.training)
+        skeleton = copy.deepcopy(self._skeleton)  # moving the one to another device leaves the other
+        return BodyPoints(skeleton, self._surface.take(chosen), weights).train(self.training)
 
 
 class BodyPoints(nn.Module):
@@ -315,7 +317,7 @@ def load_body_model(
         raise ValueError(f"unknown gender {gender!r}; expected one of {', '.join(GENDERS)}")
     folder = folder or os.environ.get(FOLDER_VARIABLE)
     if folder is None:
-        _warn_open_body()
+        warn_open_body()
         folder = OPEN_FOLDER
     is_open = Path(folder).resolve() == OPEN_FOLDER.resolve()
     if is_open:
@@ -325,11 +327,20 @@ def load_body_model(
     return body_model(data, gender=gender, side=side, is_open=is_open, dtype=dtype)
 
 
-def file_stamp(folder: str, model: str, gender: str, side: str | None) -> tuple[str, int, int]:
-    """What says that a model's file is the same: its path, time and size. Raises as `load_body_model`."""
-    path = find_model_file(folder, model, gender=gender, side=side)
-    stat = path.stat()
-    return str(path), stat.st_mtime_ns, stat.st_size
+def file_stamp(folder: str, model: str, gender: str, side: str | None) -> tuple[tuple[str, int, int], ...]:
+    """What says that the files a model is read from are the same: paths, times and sizes.
+
+    A left hand is put right by way of the right one; FLAME has its landmarks in a file of their own. Raises
+    as `load_body_model`.
+    """
+    paths = [find_model_file(folder, model, gender=gender, side=side)]
+    if side == "left":
+        paths.append(find_model_file(folder, model, gender=gender, side="right"))
+    if model == "flame":
+        beside = sorted(paths[0].parent.iterdir())
+        paths += [path for path in beside if path.name.lower() == "flame_static_embedding.pkl"]
+    stats = [(path, path.stat()) for path in paths]
+    return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in stats)
 
 
 @functools.lru_cache(maxsize=8)
@@ -362,7 +373,8 @@ def fix_left_hand(left: ModelData, right: ModelData) -> ModelData:
 
 
 @functools.cache
-def _warn_open_body() -> None:
+def warn_open_body() -> None:
+    """Warn, once a process, that no official body models were given."""
     warnings.warn(
         "no official body models given: the open SMPL-layout body serves. Rotations carry over to it, shape "
         "and expression codes do not, so bodies have the pose but not the build of the annotation. Give the "

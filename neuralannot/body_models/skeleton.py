@@ -146,8 +146,9 @@ class Skeleton(nn.Module):
         for name, one in given.items():
             if not isinstance(one, Tensor):
                 raise TypeError(f"{name} must be a torch tensor, got {type(one).__name__}")
-        first = next(iter(given.values()))
-        batch = len(first) if first.ndim else 1
+        # As many bodies as the first says that does not speak of one: that one is all of them's.
+        counts = [len(value) if value.ndim else 1 for value in given.values()]
+        batch = next((count for count in counts if count != 1), 1)
         like = self.template
         values = {}
         for name, shape in shapes.items():
@@ -155,9 +156,9 @@ class Skeleton(nn.Module):
             if value is None:
                 value = like.new_zeros(batch, *shape)
             elif value.shape != (batch, *shape):
-                if value.shape != (batch, prod(shape)):
+                if value.shape not in ((batch, prod(shape)), (1, *shape), (1, prod(shape))):
                     raise ValueError(f"{name} must be {(batch, *shape)}, got {tuple(value.shape)}")
-                value = value.reshape(batch, *shape)
+                value = value.reshape(-1 if len(value) else 0, *shape).expand(batch, *shape)
             values[name] = value.to(like)
         return values
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
+from neuralannot.body_models.precision import full_precision
+
 # Vertices of a block, about: few enough that what one block makes stays in the processor's cache, enough that
 # calling torch costs less than what is computed.
 _BLOCK = 1024
@@ -72,7 +74,8 @@ class Surface(nn.Module):
     def forward(self, features: Tensor, transforms: Tensor, shift: Tensor) -> Tensor:
         if _takes_blocks(features, transforms, shift):
             return _Posed.apply(features, transforms, shift, self)
-        return _posed_plainly(features, transforms, shift, self.parts)
+        with full_precision(features.device.type):
+            return _posed_plainly(features, transforms, shift, self.parts)
 
     @property
     def parts(self) -> tuple[Block, ...]:
@@ -199,11 +202,15 @@ class _Posed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, transforms: Tensor, shift: Tensor, surface: Surface) -> Tensor:
-        blocks = surface.parts
-        ctx.blocks = blocks
-        batch = len(features)
+        ctx.blocks = surface.parts
+        with full_precision(features.device.type):
+            return _Posed._forward(ctx, features, transforms, shift, surface)
+
+    @staticmethod
+    def _forward(ctx: Any, features: Tensor, transforms: Tensor, shift: Tensor, surface: Surface) -> Tensor:
+        blocks, batch = surface.parts, len(features)
         columns, moved = _columns(transforms), shift.T[..., None]
-        if any(ctx.needs_input_grad):
+        if any(ctx.needs_input_grad) or not blocks:
             kept = [_unposed(_pick(features, 1, block.features), block.directions) for block in blocks]
             ctx.save_for_backward(features, transforms, shift, *kept)
             return _skinned(surface, columns, iter(kept), moved)
@@ -226,12 +233,14 @@ class _Posed(torch.autograd.Function):
             with torch.enable_grad():
                 out = _posed_plainly(*inputs, ctx.blocks)
             wanted = [value for value, need in zip(inputs, needs, strict=False) if need]
-            found = iter(torch.autograd.grad(out, wanted, grad, create_graph=torch.is_grad_enabled()))
-            return *(next(found) if need else None for need in needs[:3]), None
+            each = iter(torch.autograd.grad(out, wanted, grad, create_graph=torch.is_grad_enabled()))
+            return *(next(each) if need else None for need in needs[:3]), None
         to_shift = grad.sum(1) if needs[2] else None
         if not (needs[0] or needs[1]):
             return None, None, to_shift, None
-        return *_gradients(features, transforms, ctx.blocks, kept, grad, needs), to_shift, None
+        with full_precision(grad.device.type):  # the loop may call backward under autocast
+            found = _gradients(features, transforms, ctx.blocks, kept, grad, needs)
+        return *found, to_shift, None
 
 
 def _gradients(
