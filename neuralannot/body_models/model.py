@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from neuralannot.body_models.files import ModelData, find_model_file, read_model_file
 from neuralannot.body_models.landmarks import Landmarks, landmarks_of
 from neuralannot.body_models.precision import full_precision
-from neuralannot.body_models.skeleton import Skeleton, resting_joints
+from neuralannot.body_models.skeleton import Skeleton, levels_first, resting_joints
 from neuralannot.body_models.surface import Surface
 from neuralannot.joint_sets import JOINT_SETS
 from neuralannot.parameters import GENDERS, human_model
@@ -107,7 +107,8 @@ class BodyModel(nn.Module):
     @property
     def lbs_weights(self) -> Tensor:
         """(V, J) skinning weights; put together at each access."""
-        return self._surface.dense()[1].T.contiguous()
+        weights = self._surface.dense()[1].index_select(0, self._skeleton.natural)
+        return weights.T.contiguous()
 
     def forward(
         self,
@@ -160,7 +161,7 @@ class BodyModel(nn.Module):
         """(B, J, 3) metres: the first of the joints, those that bones meet in; no vertex is posed."""
         values = self._skeleton.check(parameters)
         with full_precision(self.J_regressor.device.type):
-            return self._skeleton(values)[2] + values["transl"][:, None]
+            return self._skeleton.joints(values) + values["transl"][:, None]
 
     def rest_root(self, betas: Tensor, expression: Tensor | None = None) -> Tensor:
         """(B, 10) shapes (and, where the model has them, (B, 10) expressions) -> (B, 3) rest root J0, metres.
@@ -251,10 +252,11 @@ def body_model(
         data.shapedirs if data.exprdirs is None else np.concatenate([data.shapedirs, data.exprdirs], 2)
     )
     correctives = np.array(data.posedirs.transpose(2, 1, 0).reshape(joints - 1, 9, 3, -1))
-    mean = _pose_mean(data, side)
+    mean, order = _pose_mean(data, side), levels_first(data.parents)
     for joint in resting:
         if not mean[joint].any():
             correctives[joint - 1] = 0  # never used: not worth the product
+    correctives = correctives[order[1:] - 1]
     directions = np.concatenate(
         [
             data.v_template.T[None],
@@ -271,7 +273,7 @@ def body_model(
         data.parents,
         torch.tensor(mean).to(dtype),
     )
-    surface = Surface(torch.tensor(directions).to(dtype), torch.tensor(data.weights.T.copy()).to(dtype))
+    surface = Surface(torch.tensor(directions).to(dtype), torch.tensor(data.weights.T[order]).to(dtype))
     names = JOINT_SETS[f"mano-{side}" if data.model == "mano" else data.model].joints
     info = BodyInfo(data.model, gender, side, is_open, data.source, data.faces, names)
     regressor_tensor = torch.tensor(data.J_regressor).to(dtype)

@@ -42,7 +42,8 @@ class Skeleton(nn.Module):
 
     `joint_template` (J, 3) metres; `joint_directions` (S, J, 3) metres a unit of shape and expression;
     `parents` (J,) int64, -1 for the root; `pose_mean` (J, 3) radians that are added to the pose;
-    `has_betas`: whether shape codes are parameters, or already part of the template.
+    `has_betas`: whether shape codes are parameters, or already part of the template. Inside, joints are in
+    the order of `levels_first(parents)`, features and transforms too.
     """
 
     template: Tensor
@@ -51,6 +52,8 @@ class Skeleton(nn.Module):
     cross: Tensor
     eye: Tensor
     last_row: Tensor
+    order: Tensor
+    natural: Tensor
 
     def __init__(
         self,
@@ -68,66 +71,78 @@ class Skeleton(nn.Module):
         self.parameters_of_row = {n: s for n, s in shapes.items() if has_betas or n != "betas"}
         self.has_mean = bool((pose_mean != 0).any())
         kind, device = joint_template.dtype, joint_template.device
-        # One joint more than the model's stands first: never moved, and above the root, it ends every chain.
+        order = levels_first(parents)
         for name, value in (
-            ("template", nn.functional.pad(joint_template, (0, 0, 1, 0)).flatten()),
-            ("shapes", nn.functional.pad(joint_directions, (0, 0, 1, 0)).flatten(1)),
-            ("mean", nn.functional.pad(pose_mean, (0, 0, 1, 0))),
+            ("order", torch.tensor(order, device=device)),
+            ("natural", torch.tensor(np.argsort(order), device=device)),
+            ("template", joint_template[order].flatten()),
+            ("shapes", joint_directions[:, order].flatten(1)),
+            ("mean", pose_mean[order][:, None]),
             ("cross", torch.tensor(_CROSS, dtype=kind, device=device)),
             ("eye", torch.eye(3, dtype=kind, device=device)),
             ("last_row", torch.tensor([0, 0, 0, 1], dtype=kind, device=device)),
         ):
             self.register_buffer(name, value.clone(), persistent=False)
-        # The joints before the first that has such an ancestor are where they belong already.
-        self.ancestors: list[tuple[int, str]] = []
-        for step, joints in enumerate(_ancestors(parents)):
-            first = next(joint for joint, above in enumerate(joints) if above)
-            self.register_buffer(
-                f"ancestors_{step}", torch.tensor(joints[first:], device=device), persistent=False
-            )
-            self.ancestors.append((first, f"ancestors_{step}"))
+        # Of each level but the root's: its first joint, the one after its last, its parents' places.
+        self.levels: list[tuple[int, int, str]] = []
+        for number, (first, last, above) in enumerate(_levels(parents, order)):
+            rows = torch.tensor(above, device=device)
+            self.register_buffer(f"above_{number}", rows, persistent=False)
+            self.levels.append((first, last, f"above_{number}"))
 
     def forward(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Checked parameters -> features (B, F), transforms (B, J, 4, 4), joints (B, J, 3) metres.
 
         All before `transl`, which is added to what they give. Features: 1, the shape and expression codes,
-        then the rotation matrices of all joints but the root less the identity, row by row, as the model
-        files count their correctives.
+        then the rotation matrices of all joints but the root less the identity, row by row. Joints alone are
+        in the model files' order.
         """
-        batch = len(values["global_orient"])
+        batch, count = len(values["global_orient"]), len(self.mean)
+        turned, codes, transforms, joints = self._chained(values)
+        one = self.last_row[3:].expand(batch, 1)
+        deviations = turned.view(count, batch, 9)[1:].transpose(0, 1).reshape(batch, 9 * count - 9)
+        features = torch.cat([one, *codes, deviations], 1)
+        return features, transforms.view(count, batch, 4, 4).transpose(0, 1), joints
+
+    def joints(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Checked parameters -> joints (B, J, 3) metres, before `transl`."""
+        return self._chained(values)[3]
+
+    def _chained(self, values: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+        """Deviations (J B, 3, 3), codes, transforms (J B, 4, 4), joints (B, J, 3)."""
+        batch, count = len(values["global_orient"]), len(self.mean)
         codes = [values[name] for name in _CODES if name in self.parameters_of_row]
-        count = len(self.mean)
         turned = self._rotations(values, batch)
         rest = self._rest(codes, batch).transpose(0, 1).reshape(-1, 3, 1)
         shift = torch.bmm(turned, rest).neg_()  # J - R J
         upper = torch.cat([turned + self.eye, shift], 2)
         local = torch.cat([upper, self.last_row.expand(len(upper), 1, 4)], 1)
-        # Every joint's transform after its ancestors' 1, 2, 4, ... above: whole chains in a few products.
-        for first, name in self.ancestors:
-            above = local.view(count, batch, 16).index_select(0, getattr(self, name)).view(-1, 4, 4)
-            done, rising = local[: first * batch], local[first * batch :]
-            local = torch.cat([done, torch.bmm(above, rising)])
-        upper = local[:, :3]
-        joints = torch.baddbmm(upper[:, :, 3:], upper[:, :, :3], rest).view(count, batch, 3)[1:]
-        one = self.last_row[3:].expand(batch, 1)
-        deviations = turned.view(count, batch, 9)[2:].transpose(0, 1).reshape(batch, 9 * count - 18)
-        features = torch.cat([one, *codes, deviations], 1)
-        transforms = local.view(count, batch, 4, 4)[1:].transpose(0, 1)
-        return features, transforms, joints.transpose(0, 1).contiguous()
+        # From the root outwards, all joints as far from it in one product.
+        level, size = local[:batch], 1
+        levels = [level]
+        for first, last, name in self.levels:
+            above = level.view(size, batch, 16).index_select(0, getattr(self, name)).view(-1, 4, 4)
+            level, size = torch.bmm(above, local[first * batch : last * batch]), last - first
+            levels.append(level)
+        transforms = torch.cat(levels)
+        upper = transforms[:, :3]
+        joints = torch.baddbmm(upper[:, :, 3:], upper[:, :, :3], rest).view(count, batch, 3)
+        return turned, codes, transforms, joints.transpose(0, 1).index_select(1, self.natural)
 
     def rest_joints(self, *codes: Tensor) -> Tensor:
         """(B, 10) codes, those that are parameters here -> (B, J, 3) metres: joints at rest, no `transl`."""
-        return self._rest(list(codes), len(codes[0]))[:, 1:]
+        return self._rest(list(codes), len(codes[0])).index_select(1, self.natural)
 
     def with_betas(self, betas: Tensor) -> Skeleton:
         """The skeleton of one shape, (10,), which is no parameter of it any more."""
-        joints = self.shapes.reshape(len(self.shapes), -1, 3)[:, 1:]
+        joints = self.shapes.reshape(len(self.shapes), -1, 3).index_select(1, self.natural)
+        template = self.template.reshape(-1, 3).index_select(0, self.natural)
         return Skeleton(
             self.model,
-            self.template.reshape(-1, 3)[1:] + torch.tensordot(betas, joints[: len(betas)], 1),
+            template + torch.tensordot(betas, joints[: len(betas)], 1),
             joints[len(betas) :],
             self.parents,
-            self.mean[1:],
+            self.mean[:, 0].index_select(0, self.natural),
             has_betas=False,
         )
 
@@ -163,36 +178,51 @@ class Skeleton(nn.Module):
         return values
 
     def _rotations(self, values: Mapping[str, Tensor], batch: int) -> Tensor:
-        """((1 + J) B, 3, 3): each joint's rotation matrix less the identity, as smplx computes it.
+        """(J B, 3, 3): each joint's rotation matrix less the identity, as smplx computes it.
 
         Its angle is |r + 1e-8|, which is what keeps the gradient finite at rest.
         """
-        parts = [self.template.new_zeros(batch, 1, 3)]
+        parts = []
         for name, count in _POSE_ORDER[self.model]:
-            part = parts[0].expand(batch, count, 3) if name is None else values[name]
+            part = self.template.new_zeros(1).expand(batch, count, 3) if name is None else values[name]
             parts.append(part.view(batch, count, 3))
-        pose = torch.cat(parts, 1)
+        # A joint of all bodies, then the next.
+        pose = torch.cat(parts, 1).transpose(0, 1).index_select(0, self.order)
         if self.has_mean:
             pose = pose + self.mean
-        pose = pose.transpose(0, 1).reshape(-1, 3)  # a joint of all bodies, then the next
+        pose = pose.view(-1, 3)
         angle = torch.linalg.vector_norm(pose + 1e-8, dim=1, keepdim=True)
         cross = torch.mm(pose / angle, self.cross).view(len(pose), 3, 3)
         angle = angle[..., None]
         return torch.addcmul(angle.sin() * cross, 1 - angle.cos(), torch.bmm(cross, cross))
 
     def _rest(self, codes: list[Tensor], batch: int) -> Tensor:
-        """(B, 1 + J, 3) joints at rest."""
+        """(B, J, 3) joints at rest."""
         if not codes:
             return self.template.view(1, -1, 3).expand(batch, len(self.mean), 3)
         together = codes[0] if len(codes) == 1 else torch.cat(codes, 1)
         return torch.addmm(self.template, together, self.shapes).view(batch, len(self.mean), 3)
 
 
-def _ancestors(parents: np.ndarray) -> list[list[int]]:
-    """The ancestor 1, 2, 4, … above each joint, until none has one; 0 stands above the root, which is 1."""
-    above = [0, *(int(p) + 1 for p in parents)]
-    tables = []
-    while any(above):
-        tables.append(above)
-        above = [above[joint] for joint in above]
-    return tables
+def levels_first(parents: np.ndarray) -> np.ndarray:
+    """(J,) joints by how far from the root they are, those as far in the order they had."""
+    return np.argsort(_depths(parents), kind="stable")
+
+
+def _depths(parents: np.ndarray) -> list[int]:
+    depths: list[int] = []
+    for parent in parents.tolist():
+        depths.append(0 if parent < 0 else depths[parent] + 1)
+    return depths
+
+
+def _levels(parents: np.ndarray, order: np.ndarray) -> list[tuple[int, int, list[int]]]:
+    """Of each level after the root's: begin and end in `order`, its joints' parents in the level above."""
+    depths = np.array(_depths(parents))[order]
+    levels = []
+    for depth in range(1, int(depths.max()) + 1):
+        above = order[depths == depth - 1].tolist()
+        joints = np.flatnonzero(depths == depth)
+        parents_of = [above.index(int(parents[order[joint]])) for joint in joints]
+        levels.append((int(joints[0]), int(joints[-1]) + 1, parents_of))
+    return levels
