@@ -73,7 +73,11 @@ class Surface(nn.Module):
 
     def forward(self, features: Tensor, transforms: Tensor, shift: Tensor) -> Tensor:
         if _takes_blocks(features, transforms, shift):
-            return _Posed.apply(features, transforms, shift, self)
+            inputs = (features, transforms, shift)
+            if torch.is_grad_enabled() and any(value.requires_grad for value in inputs):
+                return _Posed.apply(*inputs, self)
+            with full_precision(features.device.type):
+                return _posed(*inputs, self)
         with full_precision(features.device.type):
             return _posed_plainly(features, transforms, shift, self.parts)
 
@@ -197,31 +201,30 @@ def _some_at_a_time(columns: Tensor, size: int) -> list[tuple[int, int, Tensor]]
     ]
 
 
-class _Posed(torch.autograd.Function):
+def _posed(features: Tensor, transforms: Tensor, shift: Tensor, surface: Surface) -> Tensor:
     """Posed vertices without the memory traffic: what a block makes is used while it is in the cache."""
+    blocks, batch = surface.parts, len(features)
+    columns, moved = _columns(transforms), shift.T[..., None]
+    if 12 * batch * surface.num_vertices > _AT_ONCE or not blocks:
+        room = features.new_empty(3 * batch * max((b.weights.shape[1] for b in blocks), default=0))
+        unposed = (_unposed(_pick(features, 1, b.features), b.directions, room) for b in blocks)
+        return _skinned(surface, columns, unposed, moved)
+    parts = [_unposed(_pick(features, 1, block.features), block.directions) for block in blocks]
+    rest = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+    blended = torch.mm(columns.reshape(len(columns), -1).T, surface.weights)
+    return _applied(blended, rest).add_(moved).permute(1, 2, 0).contiguous()
+
+
+class _Posed(torch.autograd.Function):
+    """As `_posed`, with a gradient that is computed block by block too."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, transforms: Tensor, shift: Tensor, surface: Surface) -> Tensor:
         ctx.blocks = surface.parts
         with full_precision(features.device.type):
-            return _Posed._forward(ctx, features, transforms, shift, surface)
-
-    @staticmethod
-    def _forward(ctx: Any, features: Tensor, transforms: Tensor, shift: Tensor, surface: Surface) -> Tensor:
-        blocks, batch = surface.parts, len(features)
-        columns, moved = _columns(transforms), shift.T[..., None]
-        if any(ctx.needs_input_grad) or not blocks:
-            kept = [_unposed(_pick(features, 1, block.features), block.directions) for block in blocks]
+            kept = [_unposed(_pick(features, 1, b.features), b.directions) for b in ctx.blocks]
             ctx.save_for_backward(features, transforms, shift, *kept)
-            return _skinned(surface, columns, iter(kept), moved)
-        room = features.new_empty(3 * batch * max((b.weights.shape[1] for b in blocks), default=0))
-        if 12 * batch * surface.num_vertices > _AT_ONCE:
-            unposed = (_unposed(_pick(features, 1, b.features), b.directions, room) for b in blocks)
-            return _skinned(surface, columns, unposed, moved)
-        parts = [_unposed(_pick(features, 1, block.features), block.directions) for block in blocks]
-        rest = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-        blended = torch.mm(columns.reshape(len(columns), -1).T, surface.weights)
-        return _applied(blended, rest).add_(moved).permute(1, 2, 0).contiguous()
+            return _skinned(surface, _columns(transforms), iter(kept), shift.T[..., None])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
