@@ -3,6 +3,7 @@
 # Each is a module with a TITLE, a TEXT for the page, and run(options), which yields tables.
 NAMES = (
     "mesh",
+    "parts",
     "backward",
     "joints",
     "regressed",

@@ -24,7 +24,7 @@ Samples without images: `PseudoGTDataset` beside a data set in the way of the re
 holds the list of dicts of `json.load` and makes arrays of them sample by sample, with two calls of
 `cv2.Rodrigues` where fits are in world space. Both hand out the same samples, in a random order. *A
 core*: `dataset[row]` in a loop; *loader*: torch's `DataLoader` in its second and later epochs, with
-`neuralannot.dataset.collate` or torch's own collation."""
+`neuralannot.collate` or torch's own collation."""
 
 _BATCH = 64
 
@@ -86,7 +86,7 @@ def _on_a_core(cases: dict[str, tuple[Any, Any]], count: int, options: Options) 
 def _from_loaders(cases: dict[str, tuple[Any, Any]], count: int, options: Options) -> Table:
     from torch.utils.data import DataLoader
 
-    from neuralannot.dataset import collate
+    from neuralannot.batches import collate
 
     workers = options.of(options.workers, 2, 1)
     batch = options.batches((_BATCH,))[0]

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from neuralannot.batches import collate
     from neuralannot.bodies import Bodies
     from neuralannot.body_models import BodyModel, JointRegressor, load_body_model
     from neuralannot.cameras import Camera
     from neuralannot.catalog import RELEASES, Release
-    from neuralannot.dataset import PseudoGTDataset, collate
+    from neuralannot.dataset import PseudoGTDataset
     from neuralannot.joint_sets import JOINT_SETS, convert_joints
     from neuralannot.loading import load_pseudo_gt
     from neuralannot.meshes import save_mesh
@@ -36,7 +37,7 @@ _ROOMS = {
     "PseudoGTDataset": "dataset",
     "RELEASES": "catalog",
     "Release": "catalog",
-    "collate": "dataset",
+    "collate": "batches",
     "convert_joints": "joint_sets",
     "load_body_model": "body_models",
     "load_pseudo_gt": "loading",

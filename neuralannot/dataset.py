@@ -1,10 +1,10 @@
-"""`PseudoGTDataset`: the rows of a `PseudoGT` as samples for training; `collate`: samples as a batch."""
+"""`PseudoGTDataset`: the rows of a `PseudoGT` as samples for training."""
 
 from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from neuralannot.precomputed import Precomputed, joint_files, precomputed_table
 from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.row_reader import Entry, RowReader, lay_out
 
-__all__ = ["FIELDS", "PseudoGTDataset", "collate"]
+__all__ = ["FIELDS", "PseudoGTDataset"]
 
 # What a sample may carry. The last two are computed and read from images: they come only when asked for.
 _STORED = ("id", "side", "gender", "image_path", "image_size", "box_xywh", "params", "valid", "camera")
@@ -243,51 +243,3 @@ def _box_entry(gt: PseudoGT) -> Entry:
         return Entry("box_xywh", "box_xywh", kept=True)  # the right or the left hand's
     face = gt.catalogued.data_set == "MSCOCO" and gt.model == "flame"
     return Entry("box_xywh", "ann/box_face" if face else "ann/box")
-
-
-# --- batches
-
-
-def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Samples -> one batch, the `collate_fn` of a DataLoader.
-
-    The samples' keys, nested ones nested: `model(**batch["params"])` works. Arrays and tensors become
-    (B, ...) tensors of their type, or a list of B tensors where their shapes differ, as images' do; bools
-    (B,) bool, integers (B,) int64, floats (B,) float32, frame keys (B, K) int64; text and anything else a
-    list of B. Raises ValueError for no samples, and where not all have the same keys.
-    """
-    if not samples:
-        raise ValueError("there are no samples to collate")
-    names = samples[0].keys()
-    for number, sample in enumerate(samples):
-        if sample.keys() != names:
-            odd = ", ".join(sorted(map(str, names ^ sample.keys())))
-            raise ValueError(f"samples 0 and {number} of a batch: only one of them has {odd}")
-    return {name: _collated([sample[name] for sample in samples]) for name in names}
-
-
-def _collated(values: list[Any]) -> Any:
-    first = values[0]
-    if isinstance(first, Mapping):
-        return collate(values)
-    if isinstance(first, torch.Tensor):
-        return torch.stack(values) if _same_shapes(values) else values
-    if isinstance(first, np.ndarray):
-        if first.dtype.kind not in "biuf":
-            return values
-        if _same_shapes(values):
-            return torch.from_numpy(np.array(values))  # half the time of np.stack
-        return [torch.from_numpy(np.array(value)) for value in values]
-    if isinstance(first, (bool, np.bool_)):
-        return torch.tensor(values, dtype=torch.bool)
-    if isinstance(first, (int, np.integer)):
-        return torch.tensor(values, dtype=torch.int64)
-    if isinstance(first, (float, np.floating)):
-        return torch.tensor(values, dtype=torch.float32)
-    if isinstance(first, tuple) and all(isinstance(value, int) for value in first):
-        return torch.tensor(values, dtype=torch.int64)
-    return values
-
-
-def _same_shapes(values: list[Any]) -> bool:
-    return len({value.shape for value in values}) == 1

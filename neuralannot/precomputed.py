@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from neuralannot.bodies import model_groups, model_on, regressor_for, zero_invalid
 from neuralannot.body_models.model import FOLDER_VARIABLE, OPEN_FOLDER, file_stamp, warn_open_body
@@ -19,6 +20,7 @@ from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.store import SUFFIX, Table, derived_table
 
 _CHUNK = 1 << 16  # rows at a time
+_LONG = 50_000  # rows
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,13 @@ def _joints(gt: PseudoGT, wanted: Precomputed) -> tuple[np.ndarray, tuple[str, .
     names = gt.rows(np.unique(sides, return_index=True)[1]).forward(**options).joint_names
     joints = np.empty((len(gt), len(names), 3), np.float32)
     first = 0
-    for batch in gt.forward_batches(only_valid=wanted.only_valid, **options):
-        joints[first : first + len(batch)] = batch.joints.numpy()
-        first += len(batch)
+    # A bar for what takes some seconds; None: on terminals only.
+    hidden = None if len(gt) > _LONG else True
+    with tqdm(total=len(gt), desc="joints", unit="row", disable=hidden, leave=False) as bar:
+        for batch in gt.forward_batches(only_valid=wanted.only_valid, **options):
+            joints[first : first + len(batch)] = batch.joints.numpy()
+            first += len(batch)
+            bar.update(len(batch))
     return joints, names
 
 

@@ -299,7 +299,7 @@ def test_the_page_in_docs_is_the_program_s(tmp_path):
 
 def test_quick_runs_print_tables_and_write_the_page(tmp_path):
     page = tmp_path / "page.md"
-    names = ["mesh", "joints", "camera", "overlay", "gpu"]
+    names = ["mesh", "parts", "joints", "camera", "overlay", "gpu"]
     command = [sys.executable, "-m", "benchmarks", *names, "--quick", "--threads", "1", "--repeats", "1"]
     run = subprocess.run(
         [*command, "--models", "mano", "--markdown", str(page)], cwd=ROOT, capture_output=True, text=True

@@ -1,0 +1,102 @@
+"""What a call for the whole mesh is made of: each step alone, beside the whole call and smplx's."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.layers import SMPLX, TITLES, Layer, layers_of, quietly, random_parameters, write_model
+from benchmarks.options import Options, say
+from benchmarks.tables import NOTHING, Table
+from benchmarks.timing import alternate, duration, machine, times_faster
+from neuralannot.body_models import BodyModel, load_body_model, surface
+
+TITLE = "What bounds the mesh"
+TEXT = """\
+The steps of one call, each timed alone on what the others made, with dense correctives. *Correctives*: the
+products of features and directions, done by the linear algebra that torch comes with; *transforms*: those
+of the joints' transforms and skinning weights; *applied*: three multiplications and additions a
+coordinate; *written*: from coordinates apart to (B, V, 3). The last columns are what smplx's whole call
+takes, and how many times as long as our two products alone: no way of calling torch for the same products
+could be faster than that."""
+
+STEPS = ("skeleton", "correctives", "transforms", "applied", "written")
+
+
+def run(options: Options) -> Iterator[Table]:
+    """One table, with dense correctives."""
+    device = options.device or "cpu"
+    columns = ("", *STEPS, "whole call", SMPLX, "smplx over both products")
+    table = Table(f"{TITLE}, dense correctives", columns, machine(device))
+    for model in options.chosen():
+        say(f"{TITLE}: {TITLES[model]}")
+        with tempfile.TemporaryDirectory() as folder, quietly():
+            layers = layers_of(Path(folder), model, write_model(Path(folder), model, "dense"), device)
+            side = "right" if model == "mano" else None
+            ours = load_body_model(model, folder=folder, side=side).to(device)
+        other = layers[SMPLX]
+        assert isinstance(other, Layer)
+        for batch in options.batches((1, 256)):
+            with torch.no_grad():
+                parameters = random_parameters(model, batch, device)
+                sides = steps_of(ours, parameters)
+                sides["whole call"] = functools.partial(ours, **parameters)
+                sides[SMPLX] = functools.partial(other.mesh, **other.arguments(parameters))
+                times = alternate(sides, repeats=options.repeated(9), device=device)
+            seconds = times.seconds
+            both = [a + b for a, b in zip(seconds["correctives"], seconds["transforms"], strict=True)]
+            ratios = [a / b for a, b in zip(seconds[SMPLX], both, strict=True)]
+            cells = [duration(seconds[name]) if name in seconds else NOTHING for name in columns[1:-1]]
+            table.add(f"{TITLES[model]}, batch {batch}", *cells, times_faster(ratios))
+    yield table
+
+
+def steps_of(model: BodyModel, parameters: dict[str, torch.Tensor]) -> dict[str, Callable[[], object]]:
+    """Each step of `model(**parameters)` without gradients, block by block, on what the one before made."""
+    skeleton, mesh = model._skeleton, model._surface
+    values = skeleton.check(parameters)
+    features, transforms, _ = skeleton(values)
+    batch, blocks = len(features), mesh.parts
+    picked = [surface._pick(features, 1, block.features) for block in blocks]
+    rests = [surface._unposed(some, block.directions) for some, block in zip(picked, blocks, strict=True)]
+    widest = max(block.weights.shape[1] for block in blocks)
+    chunks = surface._some_at_a_time(surface._columns(transforms), max(1, surface._AT_ONCE // (12 * widest)))
+    room = features.new_empty(12 * widest * chunks[0][1])
+    out = features.new_empty(batch, mesh.num_vertices, 3)
+
+    def pieces() -> Iterator[tuple[int, int, int, int]]:
+        """Block, its first vertex, first body, bodies."""
+        begin = 0
+        for number, block in enumerate(blocks):
+            for first, bodies, _ in chunks:
+                yield number, begin, first, bodies
+            begin += block.weights.shape[1]
+
+    def correctives() -> None:
+        for some, block in zip(picked, blocks, strict=True):
+            surface._unposed(some, block.directions)
+
+    def blended() -> None:
+        for block in blocks:
+            n = block.weights.shape[1]
+            for _, bodies, columns in chunks:
+                moving = surface._pick(columns, 0, block.joints)
+                torch.mm(moving.T, block.weights, out=room[: 12 * bodies * n].view(-1, n))
+
+    def applied() -> None:
+        for number, _, first, bodies in pieces():
+            n = rests[number].shape[2]
+            surface._applied(room[: 12 * bodies * n].view(-1, n), rests[number].narrow(1, first, bodies))
+
+    def written() -> None:
+        for number, begin, first, bodies in pieces():
+            n = rests[number].shape[2]
+            made = room[: 3 * bodies * n].view(3, bodies, n).permute(1, 2, 0)
+            out.narrow(0, first, bodies).narrow(1, begin, n).copy_(made)
+
+    steps = (lambda: skeleton(values), correctives, blended, applied, written)
+    return dict(zip(STEPS, steps, strict=True))

@@ -1,0 +1,95 @@
+"""Batches that come from a worker: the same as made in the process, in one piece of memory."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset
+
+from neuralannot import batches
+from neuralannot.batches import collate
+
+DTYPES = [torch.float32, torch.float64, torch.int64, torch.uint8, torch.bool, torch.bfloat16]
+
+
+def same(found, wanted) -> None:
+    """Equal values, dtypes and shapes, throughout."""
+    assert type(found) is type(wanted)
+    if isinstance(wanted, dict):
+        assert list(found) == list(wanted)
+        for name in wanted:
+            same(found[name], wanted[name])
+    elif isinstance(wanted, list):
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            same(one, other)
+    elif isinstance(wanted, torch.Tensor):
+        assert found.dtype == wanted.dtype
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=True)
+    else:
+        assert found == wanted
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shapes=st.lists(st.lists(st.integers(0, 4), max_size=3), min_size=1, max_size=6),
+    kinds=st.lists(st.sampled_from(DTYPES), min_size=6, max_size=6),
+)
+def test_what_is_unpacked_is_what_was_packed(shapes, kinds):
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        str(number): (torch.rand(shape, generator=generator) * 9 - 4).to(kind)
+        for number, (shape, kind) in enumerate(zip(shapes, kinds, strict=False))
+    }
+    batch = {"inner": tensors, "text": ["a", "b"], "turned": torch.arange(6.0).reshape(2, 3).T}
+    found = pickle.loads(pickle.dumps(batches._Parcel(batch)))
+    same(found, batch)
+    for tensor in found["inner"].values():
+        tensor.zero_()  # writable, and each its own: the others keep what they had
+    same(found["turned"], batch["turned"])
+
+
+def test_large_tensors_and_those_with_gradients_stay_as_they_are():
+    large = torch.zeros(batches._SMALL_BYTES + 1, dtype=torch.uint8)
+    tracked = torch.ones(3, requires_grad=True)
+    tree = batches._packed(
+        {"large": large, "tracked": tracked, "small": torch.ones(3)}, memory := bytearray()
+    )
+    assert tree["large"] is large
+    assert tree["tracked"] is tracked
+    assert bytes(memory[:12]) == np.ones(3, np.float32).tobytes()
+
+
+class Samples(Dataset):
+    def __len__(self):
+        return 11
+
+    def __getitem__(self, row):
+        return {
+            "index": row,
+            "params": {"betas": np.full(10, row, np.float32), "odd": np.zeros(row % 3, np.float32)},
+            "image": np.full((600, 700, 3), row, np.uint8),
+            "flag": row % 2 == 0,
+            "path": str(row),
+            "nothing": np.zeros((0, 3), np.float32),
+        }
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_hand_out_the_batches_of_the_process(context):
+    alone = list(DataLoader(Samples(), batch_size=4, collate_fn=collate))
+    loader = DataLoader(
+        Samples(), batch_size=4, collate_fn=collate, num_workers=2, multiprocessing_context=context
+    )
+    for found, wanted in zip(loader, alone, strict=True):
+        same(found, wanted)
+        assert type(found) is dict
+        assert type(found["params"]) is dict
+        assert found["image"].is_shared()  # 5 MB: by shared memory, as torch sends tensors
+        assert not found["params"]["betas"].is_shared()
+        found["params"]["betas"] += 1
