@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ _BLOCK = 1024
 _ALIGNED = 16
 # Numbers of one block's transforms at a time: what keeps two cores busy from their caches.
 _AT_ONCE = 12 * 131072
+# Numbers that a thread keeps room for, twice.
+_KEPT = 1 << 22
 # Bodies up to which the correctives are three products rather than one.
 _FEW = 48
 
@@ -114,6 +117,8 @@ def _takes_blocks(*inputs: Tensor) -> bool:
     """Whether to compute in place, block by block, which compilers and transforms do not see through."""
     if inputs[0].device.type != "cpu" or torch.compiler.is_compiling() or _is_transformed():
         return False
+    if any(type(value) is not Tensor for value in inputs):  # fake ones, and whatever else stands for tensors
+        return False
     return all(unpack_dual(value).tangent is None for value in inputs)  # forward-mode differentiation
 
 
@@ -125,6 +130,26 @@ def _is_transformed() -> bool:
 def _is_many(grad: Tensor) -> bool:
     """Whether it stands for several gradients at once: `is_grads_batched` of `torch.autograd.grad`."""
     return getattr(torch._C._functorch, "is_legacy_batchedtensor", bool)(grad)
+
+
+class _Scratch(threading.local):
+    """Memory for what is made in between, kept by each thread: fresh memory costs as much as the sums."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def room(self, name: str, count: int, like: Tensor) -> Tensor:
+        """(count,) numbers of `like`'s type, whatever they are, until the same room is asked for again."""
+        kept = self._rooms.get((name, like.dtype))
+        if kept is None or len(kept) < count:
+            with torch.inference_mode(False):  # what is made for inference only could not be used later
+                kept = torch.empty(count, dtype=like.dtype)
+            if count <= _KEPT:
+                self._rooms[name, like.dtype] = kept
+        return kept
+
+
+_SCRATCH = _Scratch()
 
 
 def _columns(transforms: Tensor) -> Tensor:
@@ -165,7 +190,7 @@ def _skinned(surface: Surface, columns: Tensor, unposed: Iterator[Tensor], shift
     widest = max((block.weights.shape[1] for block in surface.parts), default=1)
     size = max(1, _AT_ONCE // (12 * widest))
     chunks = _some_at_a_time(columns, size)
-    room = shift.new_empty(12 * widest * min(size, batch))
+    room = _SCRATCH.room("blended", 12 * widest * min(size, batch), shift)
     begin = 0
     for block, rest in zip(surface.parts, unposed, strict=True):
         n = block.weights.shape[1]
@@ -206,7 +231,8 @@ def _posed(features: Tensor, transforms: Tensor, shift: Tensor, surface: Surface
     blocks, batch = surface.parts, len(features)
     columns, moved = _columns(transforms), shift.T[..., None]
     if 12 * batch * surface.num_vertices > _AT_ONCE or not blocks:
-        room = features.new_empty(3 * batch * max((b.weights.shape[1] for b in blocks), default=0))
+        widest = max((b.weights.shape[1] for b in blocks), default=0)
+        room = _SCRATCH.room("unposed", 3 * batch * widest, features)
         unposed = (_unposed(_pick(features, 1, b.features), b.directions, room) for b in blocks)
         return _skinned(surface, columns, unposed, moved)
     parts = [_unposed(_pick(features, 1, block.features), block.directions) for block in blocks]
@@ -260,7 +286,7 @@ def _gradients(
     size = max(1, _AT_ONCE // (12 * widest))
     turning = _columns(transforms)[:, :3].transpose(1, 2)  # (J, coordinate, column, B)
     chunks = _some_at_a_time(turning, size)
-    room = features.new_empty(12 * widest * min(size, batch))
+    room = _SCRATCH.room("blended", 12 * widest * min(size, batch), features)
     to_features = torch.zeros_like(features)
     to_columns = [features.new_zeros(joints, 12 * bodies) for _, bodies, _ in chunks]
     begin = 0
