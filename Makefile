@@ -17,10 +17,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Half an hour on two cores; `.venv/bin/python -m benchmarks NAME --quick` tries one on tiny sizes.
+# A quarter of an hour on two cores; `make bench BENCH="mesh --quick"` tries one subject on tiny sizes.
+BENCH ?= all
 bench: $(STAMP)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .[bench]
-	$(BIN)/python -m benchmarks all
+	$(BIN)/python -m benchmarks $(BENCH)
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
