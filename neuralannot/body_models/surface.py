@@ -287,7 +287,7 @@ def _gradients(
     turning = _columns(transforms)[:, :3].transpose(1, 2)  # (J, coordinate, column, B)
     chunks = _some_at_a_time(turning, size)
     room = _SCRATCH.room("blended", 12 * widest * min(size, batch), features)
-    to_features = torch.zeros_like(features)
+    to_features = features.new_zeros(features.shape[1], batch)
     to_columns = [features.new_zeros(joints, 12 * bodies) for _, bodies, _ in chunks]
     begin = 0
     for block, rest in zip(blocks, kept, strict=True):
@@ -312,14 +312,14 @@ def _gradients(
                 else:
                     total.index_add_(0, block.joints, found)
         if needs[0]:
-            pushed = torch.mm(to_rest.transpose(0, 1).reshape(batch, 3 * n), block.directions.flatten(1).T)
+            pushed = torch.mm(block.directions.flatten(1), to_rest.transpose(0, 1).reshape(batch, 3 * n).T)
             if block.features is None:
                 to_features += pushed
             else:
-                to_features.index_add_(1, block.features, pushed)
+                to_features.index_add_(0, block.features, pushed)
         begin += n
     to_transforms = torch.zeros_like(transforms)
     for (first, bodies, _), total in zip(chunks, to_columns, strict=True):
         columns = total.view(joints, 4, 3, bodies)
         to_transforms[first : first + bodies, :, :3] = columns.permute(3, 0, 2, 1)
-    return to_features if needs[0] else None, to_transforms if needs[1] else None
+    return to_features.T if needs[0] else None, to_transforms if needs[1] else None
