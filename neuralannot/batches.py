@@ -17,6 +17,14 @@ __all__ = ["collate"]
 _SMALL_BYTES = 1 << 20
 _ALIGNMENT = 16
 
+_OWN_BYTES = 1 << 16  # a tensor up to this size does not keep the parcel that it came in
+_BOOLS = (bool, np.bool_)
+_NUMBERS = (
+    (_BOOLS, torch.bool),
+    ((*_BOOLS, int, np.integer), torch.int64),
+    ((*_BOOLS, int, np.integer, float, np.floating), torch.float32),
+)
+
 Sample = dict[str, Any]
 
 
@@ -25,11 +33,15 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
 
     The samples' keys, nested ones nested: `model(**batch["params"])` works. Arrays and tensors become
     (B, ...) tensors of their type, or a list of B tensors where their shapes differ, as images' do; bools
-    (B,) bool, integers (B,) int64, floats (B,) float32, frame keys (B, K) int64; text and anything else a
-    list of B. Raises ValueError for no samples, and where not all have the same keys.
+    (B,) bool, integers (B,) int64, numbers with a float among them (B,) float32, frame keys (B, K) int64;
+    text and anything else a list of B. Raises ValueError for no samples, and where not all have the same
+    keys; TypeError for a sample that is no dict.
     """
     if not samples:
         raise ValueError("there are no samples to collate")
+    odd_one = next((sample for sample in samples if not isinstance(sample, Mapping)), None)
+    if odd_one is not None or any(sample is None for sample in samples):
+        raise TypeError(f"samples must be dicts, got {type(odd_one).__name__}; drop samples in the sampler")
     names = samples[0].keys()
     for number, sample in enumerate(samples):
         if sample.keys() != names:
@@ -41,23 +53,20 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def _collated(values: list[Any]) -> Any:
     first = values[0]
-    if isinstance(first, Mapping):
+    if all(isinstance(value, Mapping) for value in values):
         return dict(collate(values))
-    if isinstance(first, torch.Tensor):
+    if all(isinstance(value, torch.Tensor) for value in values):
         return torch.stack(values) if _same_shapes(values) else values
-    if isinstance(first, np.ndarray):
-        if first.dtype.kind not in "biuf":
-            return values
+    if all(isinstance(value, np.ndarray) and value.dtype.kind in "biuf" for value in values):
         if _same_shapes(values):
-            return torch.from_numpy(np.array(values))  # half the time of np.stack
+            return torch.from_numpy(np.array(values))
         return [torch.from_numpy(np.array(value)) for value in values]
-    if isinstance(first, (bool, np.bool_)):
-        return torch.tensor(values, dtype=torch.bool)
-    if isinstance(first, (int, np.integer)):
-        return torch.tensor(values, dtype=torch.int64)
-    if isinstance(first, (float, np.floating)):
-        return torch.tensor(values, dtype=torch.float32)
-    if isinstance(first, tuple) and all(isinstance(value, int) for value in first):
+    # Of numbers the widest kind that is among them decides, not the first: 1, 1.25 are floats.
+    for kinds, dtype in _NUMBERS:
+        if all(isinstance(value, kinds) for value in values):
+            return torch.tensor(values, dtype=dtype)
+    tuples = all(isinstance(value, tuple) and len(value) == len(first) for value in values)
+    if tuples and all(isinstance(number, int) for value in values for number in value):
         return torch.tensor(values, dtype=torch.int64)
     return values
 
@@ -72,14 +81,22 @@ def _same_shapes(values: list[Any]) -> bool:
 class _Parcel(dict[str, Any]):
     """A batch that pickles as one piece of memory and becomes a dict of tensors again."""
 
-    def __reduce__(self) -> tuple[Callable[..., dict[str, Any]], tuple[Any, bytearray]]:
-        memory = bytearray()
-        return _unpacked, (_packed(dict(self), memory), memory)
+    def __reduce__(self) -> tuple[Callable[..., dict[str, Any]], tuple[Any, torch.Tensor | bytearray]]:
+        if get_worker_info() is not None:
+            # Pickled by a thread of its own, which knows nothing of the worker's being limited to one core;
+            # in a process that was forked, OpenMP would wait for threads that are not there.
+            torch.set_num_threads(1)
+        load = _Load()
+        tree = load.packed(dict(self), _SMALL_BYTES)
+        memory = np.concatenate([np.zeros(0, np.uint8), *load.pieces])
+        # A small one goes through the pipe, a large one as one tensor in shared memory.
+        small = len(memory) <= _SMALL_BYTES
+        return _opened, (tree, bytearray(memory) if small else torch.from_numpy(memory))
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where in the parcel a tensor is."""
+    """Where in the parcel a tensor is: its first byte and the one after its last."""
 
     first: int
     last: int
@@ -87,29 +104,59 @@ class _Place:
     shape: tuple[int, ...]
 
 
-def _packed(value: Any, memory: bytearray) -> Any:
-    """`value` with its small tensors moved to `memory`."""
-    if isinstance(value, dict):
-        return {name: _packed(each, memory) for name, each in value.items()}
-    if not isinstance(value, torch.Tensor) or value.device.type != "cpu" or value.layout != torch.strided:
-        return value
-    if value.nbytes > _SMALL_BYTES or value.requires_grad:
-        return value
-    first = len(memory)
-    memory += value.contiguous().view(-1).view(torch.uint8).numpy().data
-    last = len(memory)
-    memory += bytes(-last % _ALIGNMENT)
-    return _Place(first, last, value.dtype, tuple(value.shape))
+class _Load:
+    """What goes into a parcel: `pieces`, uint8 arrays one after another."""
+
+    def __init__(self) -> None:
+        self.pieces: list[np.ndarray] = []
+        self._end = 0
+
+    def packed(self, value: Any, limit: float) -> Any:
+        """`value` with the tensors of at most `limit` bytes, and any that are in lists, replaced by places.
+
+        A list has a tensor for each sample: sent one by one, a loader with some workers and batches ahead
+        would run out of file descriptors.
+        """
+        if isinstance(value, dict):
+            return {name: self.packed(each, limit) for name, each in value.items()}
+        if type(value) is list:
+            return [self.packed(each, float("inf")) for each in value]
+        if not isinstance(value, torch.Tensor) or value.device.type != "cpu" or value.layout != torch.strided:
+            return value
+        if value.nbytes > limit or value.requires_grad:
+            return value
+        try:
+            raw = value.contiguous().view(-1).view(torch.uint8).numpy() if value.nbytes else None
+        except (RuntimeError, TypeError):
+            return (
+                value  # of a kind without bytes of its own: an error here, in a thread, would stop the loader
+            )
+        first = self._end
+        if raw is None:
+            return _Place(first, first, value.dtype, tuple(value.shape))
+        self.pieces.append(raw)
+        self.pieces.append(np.zeros(-value.nbytes % _ALIGNMENT, np.uint8))
+        self._end += value.nbytes + len(self.pieces[-1])
+        return _Place(first, first + value.nbytes, value.dtype, tuple(value.shape))
 
 
-def _unpacked(value: Any, memory: bytearray) -> Any:
-    """What `_packed` was given; the tensors share `memory`."""
+def _opened(tree: Any, memory: torch.Tensor | bytearray) -> Any:
+    """What was packed; larger tensors share `memory`, the others have their own."""
+    if isinstance(memory, bytearray):
+        memory = torch.frombuffer(memory, dtype=torch.uint8) if memory else torch.zeros(0, dtype=torch.uint8)
+    return _unpacked(tree, memory)
+
+
+def _unpacked(value: Any, memory: torch.Tensor) -> Any:
     if isinstance(value, dict):
         return {name: _unpacked(each, memory) for name, each in value.items()}
+    if type(value) is list:
+        return [_unpacked(each, memory) for each in value]
     if not isinstance(value, _Place):
         return value
     if value.first == value.last:
-        return torch.empty(value.shape, dtype=value.dtype)
-    count = (value.last - value.first) // value.dtype.itemsize
-    flat = torch.frombuffer(memory, dtype=value.dtype, count=count, offset=value.first)
-    return flat.view(value.shape)
+        return torch.zeros(value.shape, dtype=value.dtype)
+    flat = memory[value.first : value.last]
+    # Own memory: who keeps the ids of all batches does not keep the batches.
+    flat = flat.clone() if len(flat) <= _OWN_BYTES else flat
+    return flat.view(value.dtype).view(value.shape)

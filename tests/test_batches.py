@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import resource
 
 import numpy as np
 import pytest
@@ -57,12 +58,64 @@ def test_what_is_unpacked_is_what_was_packed(shapes, kinds):
 def test_large_tensors_and_those_with_gradients_stay_as_they_are():
     large = torch.zeros(batches._SMALL_BYTES + 1, dtype=torch.uint8)
     tracked = torch.ones(3, requires_grad=True)
-    tree = batches._packed(
-        {"large": large, "tracked": tracked, "small": torch.ones(3)}, memory := bytearray()
-    )
+    load = batches._Load()
+    tree = load.packed({"large": large, "tracked": tracked, "small": torch.ones(3)}, batches._SMALL_BYTES)
     assert tree["large"] is large
     assert tree["tracked"] is tracked
-    assert bytes(memory[:12]) == np.ones(3, np.float32).tobytes()
+    assert load.pieces[0].tobytes() == np.ones(3, np.float32).tobytes()
+
+
+def test_what_is_kept_of_a_batch_keeps_no_batch():
+    batch = {"id": torch.arange(4), "rest": torch.zeros(200_000)}
+    found = pickle.loads(pickle.dumps(batches._Parcel(batch)))
+    assert found["id"].untyped_storage().nbytes() == 32
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([1, 1.25], torch.tensor([1, 1.25])),
+        ([False, 3], torch.tensor([0, 3])),
+        ([np.float32(2), 1], torch.tensor([2.0, 1])),
+        ([True, np.bool_(False)], torch.tensor([True, False])),
+        ([(1, 2), (3, 4)], torch.tensor([[1, 2], [3, 4]])),
+        ([(1, 2), (3,)], [(1, 2), (3,)]),
+        ([None, 1], [None, 1]),
+        (["a", 1], ["a", 1]),
+        ([[1.0], [2.0]], [[1.0], [2.0]]),
+    ],
+)
+def test_no_value_is_cut_to_the_first_one_s_type(values, wanted):
+    same(collate([{"x": value} for value in values])["x"], wanted)
+    assert isinstance(collate([{"x": np.zeros(2)}, {"x": [0.0, 0.0]}])["x"], list)
+
+
+def test_samples_are_dicts():
+    with pytest.raises(TypeError, match="samples must be dicts, got NoneType"):
+        collate([{"x": 1}, None])
+
+
+class Pictures(Dataset):
+    """Of different sizes, as photographs are."""
+
+    def __len__(self):
+        return 300
+
+    def __getitem__(self, row):
+        return {"image": np.full((40 + row % 7, 200, 3), row % 251, np.uint8)}
+
+
+def test_lists_of_tensors_take_no_file_descriptor_each():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+    try:
+        loader = DataLoader(
+            Pictures(), batch_size=50, collate_fn=collate, num_workers=2, prefetch_factor=3, timeout=60
+        )
+        kept = [image for batch in loader for image in batch["image"]]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [int(image[0, 0, 0]) for image in kept] == [k % 251 for k in range(300)]
 
 
 class Samples(Dataset):
@@ -84,7 +137,12 @@ class Samples(Dataset):
 def test_workers_hand_out_the_batches_of_the_process(context):
     alone = list(DataLoader(Samples(), batch_size=4, collate_fn=collate))
     loader = DataLoader(
-        Samples(), batch_size=4, collate_fn=collate, num_workers=2, multiprocessing_context=context
+        Samples(),
+        batch_size=4,
+        collate_fn=collate,
+        num_workers=2,
+        timeout=60,
+        multiprocessing_context=context,
     )
     for found, wanted in zip(loader, alone, strict=True):
         same(found, wanted)
