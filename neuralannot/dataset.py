@@ -96,6 +96,10 @@ class PseudoGTDataset(Dataset[Any]):
         # In shared memory: workers that stay from epoch to epoch see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._epoch.share_memory_()  # a copy's own workers hear of its epochs too
+
     def __len__(self) -> int:
         return self._length
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import resource
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layouts import write_release
 from torch.utils.data import DataLoader, Dataset
 
-from neuralannot import batches
+from neuralannot import PseudoGTDataset, batches, load_pseudo_gt
 from neuralannot.batches import collate
 
 DTYPES = [torch.float32, torch.float64, torch.int64, torch.uint8, torch.bool, torch.bfloat16]
@@ -93,6 +95,15 @@ def test_no_value_is_cut_to_the_first_one_s_type(values, wanted):
 def test_samples_are_dicts():
     with pytest.raises(TypeError, match="samples must be dicts, got NoneType"):
         collate([{"x": 1}, None])
+
+
+def test_copies_of_a_data_set_share_their_epoch_with_their_workers(tmp_path):
+    gt = load_pseudo_gt(write_release(tmp_path, "mscoco-smpl").path)
+    dataset = PseudoGTDataset(gt, transform=lambda sample, rng: rng.integers(1 << 30))
+    for one in (dataset, copy.deepcopy(dataset)):
+        assert one._epoch.is_shared()
+    plain = PseudoGTDataset(gt)
+    assert pickle.loads(pickle.dumps(plain))._epoch.is_shared()
 
 
 class Pictures(Dataset):

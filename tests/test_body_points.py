@@ -356,3 +356,37 @@ def test_inputs_in_any_layout(n):
     many = torch.zeros(n, 10, requires_grad=True)
     (model(**(plain | {"betas": many})).vertices * weigh.contiguous()).sum().backward()
     torch.testing.assert_close(one.grad, many.grad.sum(0, keepdim=True), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused(half):
+    for module in (mano().to(half), mano().points([3]).to(half)):
+        with pytest.raises(TypeError, match="off by millimetres; keep it in float32"):
+            module(transl=torch.zeros(1, 3))
+
+
+def test_what_is_made_in_inference_mode_can_be_trained_with():
+    with torch.inference_mode():
+        made = mano(), mano().points([5, 700]), mano().points(JointRegressor(np.ones((2, 778)), ("a", "b")))
+    for module in made:
+        pose = torch.zeros(1, 15, 3, requires_grad=True)
+        out = module(hand_pose=pose)
+        (out if isinstance(out, torch.Tensor) else out.vertices).sum().backward()
+        assert pose.grad.abs().max() > 0
+
+
+def test_a_regressor_is_what_it_was_made_of():
+    weights = np.ones((2, 778), np.float32)
+    regressor = JointRegressor(weights, ("a", "b"))
+    weights[:] = 0
+    assert regressor == JointRegressor(np.ones((2, 778)), ("a", "b"))
+    assert regressor != JointRegressor(weights, ("a", "b"))
+    with pytest.raises(ValueError, match="read-only"):
+        regressor.weights[0, 0] = 2
+
+
+def test_parameters_may_be_leaves_of_a_module():
+    model = mano()
+    transl = torch.nn.Parameter(torch.ones(2, 3))
+    model(transl=transl).vertices.sum().backward()
+    torch.testing.assert_close(transl.grad, torch.full((2, 3), 778.0))

@@ -37,7 +37,8 @@ class JointRegressor:
     body: str = "official"
 
     def __post_init__(self) -> None:
-        weights = np.asarray(self.weights, np.float32)
+        weights = np.array(self.weights, np.float32)  # a copy: the digest is of what it holds now
+        weights.flags.writeable = False
         if weights.ndim != 2 or len(weights) != len(self.names):
             raise ValueError(
                 f"a regressor of {len(self.names)} joints must be ({len(self.names)}, V), got {weights.shape}"

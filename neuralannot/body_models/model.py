@@ -215,10 +215,12 @@ class BodyModel(nn.Module):
             if weights.shape[1] != self.num_vertices:
                 raise ValueError(f"a regressor must be (K, {self.num_vertices}), got {weights.shape}")
             vertices = np.flatnonzero((weights != 0).any(0))
-            weights = torch.tensor(weights[:, vertices]).to(self.J_regressor)
-        chosen = torch.tensor(vertices.astype(np.int64), device=self.J_regressor.device)
-        skeleton = copy.deepcopy(self._skeleton)  # moving the one to another device leaves the other
-        return BodyPoints(skeleton, self._surface.take(chosen), weights).train(self.training)
+        with torch.inference_mode(False), torch.no_grad():
+            if weights is not None:
+                weights = torch.tensor(weights[:, vertices]).to(self.J_regressor)
+            chosen = torch.tensor(vertices.astype(np.int64), device=self.J_regressor.device)
+            skeleton = copy.deepcopy(self._skeleton)  # moving the one to another device leaves the other
+            return BodyPoints(skeleton, self._surface.take(chosen), weights).train(self.training)
 
 
 class BodyPoints(nn.Module):
@@ -326,7 +328,8 @@ def load_body_model(
         gender = "neutral"
     place = str(Path(folder).resolve())
     data = _read(place, model, gender, side, dtype, file_stamp(place, model, gender, side))
-    return body_model(data, gender=gender, side=side, is_open=is_open, dtype=dtype)
+    with torch.inference_mode(False):  # what is made for inference only could not be trained with later
+        return body_model(data, gender=gender, side=side, is_open=is_open, dtype=dtype)
 
 
 def file_stamp(folder: str, model: str, gender: str, side: str | None) -> tuple[tuple[str, int, int], ...]:

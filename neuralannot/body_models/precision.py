@@ -14,8 +14,9 @@ _EXACT = ("ieee", "none")
 def full_precision(kind: str) -> AbstractContextManager[Any]:
     """No autocast, TF32 or bfloat16 in products on devices of `kind` (`cpu`, `cuda`) inside.
 
-    Ten bits of mantissa put a vertex a metre from the origin off by half a millimetre. What was set before is
-    set again afterwards; a compiler keeps what is set when it compiles.
+    Ten bits of mantissa put a vertex a metre from the origin off by half a millimetre. The value that was
+    found is set again afterwards; a compiler keeps what is set when it compiles. The settings are the
+    process's: threads that pose with TF32 allowed should turn it off for good.
     """
     autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     if torch.compiler.is_compiling():

@@ -165,6 +165,11 @@ class Skeleton(nn.Module):
         counts = [len(value) if value.ndim else 1 for value in given.values()]
         batch = next((count for count in counts if count != 1), 1)
         like = self.template
+        if like.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"a body model in {like.dtype} is off by millimetres; keep it in float32 (autocast around it "
+                "does no harm)"
+            )
         values = {}
         for name, shape in shapes.items():
             value = given.get(name)

@@ -117,7 +117,9 @@ def _takes_blocks(*inputs: Tensor) -> bool:
     """Whether to compute in place, block by block, which compilers and transforms do not see through."""
     if inputs[0].device.type != "cpu" or torch.compiler.is_compiling() or _is_transformed():
         return False
-    if any(type(value) is not Tensor for value in inputs):  # fake ones, and whatever else stands for tensors
+    if any(
+        type(value) not in (Tensor, nn.Parameter) for value in inputs
+    ):  # fake ones, and whatever else stands for tensors
         return False
     return all(unpack_dual(value).tangent is None for value in inputs)  # forward-mode differentiation
 
