@@ -16,7 +16,6 @@ __all__ = ["collate"]
 # which for the dozen small ones of a batch takes longer than making them.
 _SMALL_BYTES = 1 << 20
 _ALIGNMENT = 16
-
 _OWN_BYTES = 1 << 16  # a tensor up to this size does not keep the parcel that it came in
 _BOOLS = (bool, np.bool_)
 _NUMBERS = (
@@ -39,9 +38,11 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     """
     if not samples:
         raise ValueError("there are no samples to collate")
-    odd_one = next((sample for sample in samples if not isinstance(sample, Mapping)), None)
-    if odd_one is not None or any(sample is None for sample in samples):
-        raise TypeError(f"samples must be dicts, got {type(odd_one).__name__}; drop samples in the sampler")
+    for sample in samples:
+        if not isinstance(sample, Mapping):
+            raise TypeError(
+                f"samples must be dicts, got {type(sample).__name__}; drop samples in the sampler"
+            )
     names = samples[0].keys()
     for number, sample in enumerate(samples):
         if sample.keys() != names:
@@ -128,9 +129,8 @@ class _Load:
         try:
             raw = value.contiguous().view(-1).view(torch.uint8).numpy() if value.nbytes else None
         except (RuntimeError, TypeError):
-            return (
-                value  # of a kind without bytes of its own: an error here, in a thread, would stop the loader
-            )
+            # Of a kind without bytes of its own. An error in this thread would leave the loader waiting.
+            return value
         first = self._end
         if raw is None:
             return _Place(first, first, value.dtype, tuple(value.shape))

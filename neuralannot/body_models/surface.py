@@ -117,9 +117,8 @@ def _takes_blocks(*inputs: Tensor) -> bool:
     """Whether to compute in place, block by block, which compilers and transforms do not see through."""
     if inputs[0].device.type != "cpu" or torch.compiler.is_compiling() or _is_transformed():
         return False
-    if any(
-        type(value) not in (Tensor, nn.Parameter) for value in inputs
-    ):  # fake ones, and whatever else stands for tensors
+    # Fake ones, and whatever else stands for tensors, take the plain way.
+    if any(type(value) not in (Tensor, nn.Parameter) for value in inputs):
         return False
     return all(unpack_dual(value).tangent is None for value in inputs)  # forward-mode differentiation
 
@@ -263,7 +262,7 @@ class _Posed(torch.autograd.Function):
             inputs = (features, transforms, shift)
             with torch.enable_grad():
                 out = _posed_plainly(*inputs, ctx.blocks)
-            wanted = [value for value, need in zip(inputs, needs, strict=False) if need]
+            wanted = [value for value, need in zip(inputs, needs[:3], strict=True) if need]
             each = iter(torch.autograd.grad(out, wanted, grad, create_graph=torch.is_grad_enabled()))
             return *(next(each) if need else None for need in needs[:3]), None
         to_shift = grad.sum(1) if needs[2] else None
