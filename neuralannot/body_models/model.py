@@ -307,7 +307,8 @@ def load_body_model(
     open body that ships with this package, whatever the gender: rotations carry over to it, shape codes do
     not, and a warning says so once. `side` (`right`, `left`) is MANO's. `dtype`: float32 or float64, to which
     the file's numbers are kept; `.double()` later keeps float32's. A file is read once a process and
-    its arrays are kept (SMPL-X: some 100 MB, the last eight files), every call gives a model of its own. MANO's left-hand sign bug is fixed here, where both files are at hand.
+    its arrays are kept (SMPL-X: some 100 MB; of the last eight files), every call gives a model of its own.
+    MANO's left-hand sign bug is fixed here, where both files are at hand.
 
     Raises FileNotFoundError that names the file, the folder and the site to register at; ValueError for an
     unknown model, gender or side, or a file that is not such a model.
