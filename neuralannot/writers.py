@@ -104,8 +104,8 @@ def _leaves(gt: PseudoGT) -> Iterator[dict[str, Any]]:
             leaf[field.name] = _short(values)
         if gt.model == "smplx":
             for flag, part in VALIDITY_FIELDS.items():
-                if not valid[part][row] and any(f.name in leaf for f in model.fields if f.part == part):
-                    leaf[flag] = False
+                if any(f.name in leaf for f in model.fields if f.part == part):
+                    leaf[flag] = bool(valid[part][row])  # said both ways: loaders ask for it
         if genders[row] != "neutral":
             leaf["gender"] = str(genders[row])
         if release.leaf_key is not None:
