@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from neuralannot.catalog import RELEASES
 from neuralannot.parameters import SIDES
+from neuralannot.train.commands import add_commands
 
 
 class _Parser(argparse.ArgumentParser):
@@ -244,13 +245,13 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--out", required=True, help="picture to write (.png, .jpg)")
     render.add_argument("--opacity", type=float, default=0.85, help="0 to 1 (default: %(default)s)")
 
-    models = commands.add_parser(
-        "models",
-        help="body model files: check, convert",
-        description="body model files",
-        epilog="example: neuralannot models check human_model_files",
-    )
-    of = models.add_subparsers(metavar="COMMAND", required=True)
+    def group(name: str, text: str, example: str) -> object:
+        sub = commands.add_parser(name, help=text, description=text, epilog=f"example: {example}")
+        return sub.add_subparsers(metavar="COMMAND", required=True)
+
+    add_commands(command, group)
+
+    of = group("models", "body model files: check, convert", "neuralannot models check human_model_files")
     check = command(
         "check",
         _models_check,

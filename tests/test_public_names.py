@@ -77,5 +77,6 @@ def test_the_core_does_not_import_train():
 
     package = Path(neuralannot.__file__).parent
     for module in package.rglob("*.py"):
-        if "train" not in module.relative_to(package).parts:
+        # The command line stands above everything.
+        if "train" not in module.relative_to(package).parts and module.name != "cli.py":
             assert "neuralannot.train" not in module.read_text(), module

@@ -1,0 +1,191 @@
+"""The commands of training: `train`, `annotate`, `merge-whole-body` and `synth`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from neuralannot.train.config import ANNOTATING, PRESETS, TrainConfig, config_with, field_types
+
+Command = Callable[..., argparse.ArgumentParser]
+
+
+def add_commands(command: Command, new_group: Callable[..., Any]) -> None:
+    """Add the commands to the program's: `command` makes one, `new_group` one that has its own commands."""
+    group = new_group(
+        "train",
+        "train an annotator, look at its data",
+        "neuralannot train check human36m --data human36m --model smpl --out human36m.jpg",
+    )
+    fit = command(
+        "fit",
+        _fit,
+        "train an annotator on a data set",
+        "neuralannot train fit human36m-smpl --data human36m --images human36m/images --out runs/human36m",
+        group,
+    )
+    fit.add_argument("preset", choices=PRESETS, metavar="PRESET", help=", ".join(PRESETS))
+    fit.add_argument("--out", required=True, help="folder of checkpoint, log and crops; a run goes on there")
+    _field_arguments(fit, [f.name for f in fields(TrainConfig)])
+    check = command(
+        "check",
+        _check,
+        "read a data set, draw its crops and joints, count what is unusable and why",
+        "neuralannot train check human36m --data human36m --model smpl --out human36m.jpg",
+        group,
+    )
+    check.add_argument("data_set", help="human36m, mscoco, own-coco, ... (an unknown name lists them)")
+    check.add_argument("--data", required=True, help="folder with the annotation files")
+    check.add_argument("--images", help="image folder (default: in the data folder)")
+    check.add_argument("--model", required=True, choices=("smpl", "smplx", "mano", "flame"))
+    check.add_argument("--split", help="of data sets that have several")
+    check.add_argument("--every", type=int, default=1, help="of video frames, every how many-th")
+    check.add_argument("--count", type=int, default=48, help="crops on the sheet (default: %(default)s)")
+    check.add_argument("--out", required=True, help="picture to write (.jpg, .png)")
+
+    annotate = command(
+        "annotate",
+        _annotate,
+        "annotate a data set with a trained annotator",
+        "neuralannot annotate runs/human36m/checkpoint.pt --out annotations",
+    )
+    annotate.add_argument("checkpoint")
+    annotate.add_argument("--out", required=True, help="folder for the annotation files")
+    annotate.add_argument(
+        "--views", choices=("best", "fuse"), default="best", help="frames seen by several cameras"
+    )
+    _field_arguments(annotate, ANNOTATING)
+
+    merge = command(
+        "merge-whole-body",
+        _merge,
+        "SMPL-X bodies, MANO hands and FLAME faces of the same annotations as one SMPL-X file",
+        "neuralannot merge-whole-body --body body.json --hands hands.json --face face.json --out all.json",
+    )
+    merge.add_argument("--body", required=True, help="SMPL-X annotations")
+    merge.add_argument("--hands", help="MANO annotations of the same ids")
+    merge.add_argument("--face", help="FLAME annotations of the same ids")
+    merge.add_argument("--out", required=True, help="file to write (.json)")
+
+    synth = command(
+        "synth",
+        _synth,
+        "make a data set with known parameters, in a released layout",
+        "neuralannot synth studio --layout human36m --count 400",
+    )
+    synth.add_argument("out", help="folder to make")
+    synth.add_argument("--layout", required=True, choices=("human36m", "mscoco", "interhand26m", "ffhq"))
+    synth.add_argument("--count", type=int, default=400, help="images (default: %(default)s)")
+    synth.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    synth.add_argument("--image-size", type=int, help="side of an image, px (default: the layout's)")
+    synth.add_argument("--noise", type=float, default=0.0, help="of GT joints: mm in 3D, px in 2D")
+    synth.add_argument("--missing", type=float, default=0.0, help="share of GT joints that are missing")
+    synth.add_argument("--model", choices=("smpl", "smplx"), help="of human36m's bodies (default: smpl)")
+    synth.add_argument("--body-models", metavar="DIR", help="official files (default: the open body)")
+    synth.add_argument("--workers", type=int, help="processes (default: one a core)")
+
+
+def _field_arguments(parser: argparse.ArgumentParser, names: typing.Iterable[str]) -> None:
+    """An option for each field of `TrainConfig`; what is not given stays as the preset has it."""
+    kinds = field_types()
+    helps = {f.name: f.metadata["help"] for f in fields(TrainConfig)}
+    for name in names:
+        option, kind, text = f"--{name.replace('_', '-')}", kinds[name], helps[name]
+        if kind is bool:
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=text)
+        elif isinstance(kind, types.GenericAlias):
+            parser.add_argument(option, nargs="+", type=typing.get_args(kind)[0], help=text)
+        else:
+            parser.add_argument(option, type=kind, help=text)
+
+
+def _changes(options: argparse.Namespace) -> dict[str, Any]:
+    return {n: v for n, v in vars(options).items() if n in field_types() and v is not None}
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from neuralannot.train.distributed import leave_world
+    from neuralannot.train.fit import fit
+
+    result = fit(config_with(PRESETS[options.preset], _changes(options)), options.out, progress=True)
+    leave_world()
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
+    _print(f"{result.steps} steps{', converged' if result.converged else ''}: {losses}")
+    _print(f"{result.checkpoint}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from neuralannot.train.check import check_samples
+    from neuralannot.train.data import read_samples
+
+    samples = read_samples(
+        options.data_set,
+        options.data,
+        model=options.model,
+        images=options.images,
+        split=options.split,
+        every=options.every,
+    )
+    _print(str(check_samples(samples, options.out, count=options.count, progress=sys.stderr.isatty())))
+    _print(f"{options.out}")
+
+
+def _annotate(options: argparse.Namespace) -> None:
+    from neuralannot.train.annotate import annotate
+    from neuralannot.train.distributed import leave_world
+
+    result = annotate(
+        options.checkpoint, options.out, views=options.views, progress=True, **_changes(options)
+    )
+    leave_world()
+    for reason, count in result.unusable.items():
+        _print(f"without a fit: {count} ({reason})")
+    _print(f"{result.count} fits of {result.samples} samples: {', '.join(map(str, result.files))}")
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from neuralannot.loading import load_pseudo_gt
+    from neuralannot.train.whole_body import merge_whole_body
+
+    def load(path: str | None, release: str) -> Any:
+        return None if path is None else load_pseudo_gt(path, release=release, annotations=False)
+
+    merged = merge_whole_body(
+        load(options.body, "mscoco-smplx"),
+        load(options.hands, "mscoco-mano"),
+        load(options.face, "mscoco-flame"),
+    )
+    merged.save(options.out)
+    _print(f"{merged}: {options.out}")
+
+
+def _synth(options: argparse.Namespace) -> None:
+    from neuralannot.synthetic import make_studio
+
+    in_space = options.layout in ("human36m", "interhand26m")
+    given = {
+        "noise_mm" if in_space else "noise_px": options.noise,
+        "missing": options.missing,
+        "model": options.model,
+        "body_models": options.body_models,
+    }
+    report = make_studio(
+        options.out,
+        layout=options.layout,
+        count=options.count,
+        seed=options.seed,
+        image_size=options.image_size,
+        workers=options.workers,
+        progress=sys.stderr.isatty(),
+        **given,
+    )
+    _print(str(report))

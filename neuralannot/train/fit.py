@@ -1,0 +1,262 @@
+"""`fit`: a configuration in, a trained annotator out.
+
+Single process, or one of several that `torchrun` started: the batches, the hidden joints and the gradient are
+the same for any number of processes. A run that was stopped, or killed, goes on from its last checkpoint with
+the same numbers as if it had not been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from neuralannot.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from neuralannot.train.config import TrainConfig
+from neuralannot.train.crops import normalise
+from neuralannot.train.distributed import World, join_world, synchronise_batch_norm
+from neuralannot.train.feed import Batch, batches
+from neuralannot.train.log import Log
+from neuralannot.train.losses import sample_losses, total_loss
+from neuralannot.train.plateau import Plateau
+from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data, surroundings
+from neuralannot.train.targets import Targets
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """`checkpoint`: the file; `steps` done; `losses`: means of the last window; `converged`: whether the loss
+    had stopped falling, rather than `max_steps` being over."""
+
+    checkpoint: Path
+    steps: int
+    losses: dict[str, float]
+    converged: bool
+
+
+def fit(config: TrainConfig, out: str | os.PathLike, *, progress: bool = False) -> FitResult:
+    """Train the annotator of `config` in the folder `out`: checkpoint.pt, log.csv, crops/.
+
+    Adam, its rate divided by 10 each time the training loss has converged: an annotator is meant to fit its
+    training set (section 3.2). If `out` holds a checkpoint of the same configuration the run goes on from it.
+    Raises ValueError where that is of another configuration; where a loss is not finite, naming the sample,
+    with the last good checkpoint left in place; and as the data readers do.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    world = join_world(config.device)
+    data = read_data(config, Path(config.crops) if config.crops else out / "crops", world, progress=progress)
+    machinery = build_machinery(config, data.joint_sets, world.device)
+    network = synchronise_batch_norm(machinery.network, world)
+    if config.channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.train()
+    trained = [p for p in network.parameters() if p.requires_grad]
+    optimiser = torch.optim.Adam(trained, lr=config.lr, fused=True)
+    precision = Precision.of(config.precision, world.device)
+    plateau = Plateau.of(config, int(data.usable.sum()))
+    step = _resume(config, out / CHECKPOINT, network, optimiser, precision, plateau)
+    called = _several(network, config, world)
+
+    with Log(out, config, data, world, first_step=step, progress=progress) as log:
+        feed = batches(data, config, world, first_step=step)
+        while not plateau.is_over(step):
+            batch = next(feed).to(world.device)
+            for group in optimiser.param_groups:
+                group["lr"] = plateau.lr
+            losses = _losses(called, machinery, batch, config, precision)
+            each = total_loss(losses, machinery.weights)
+            # A share of the whole batch's mean: processes' gradients are averaged.
+            precision.scale(each.sum() * (world.size / batch.whole)).backward()
+            precision.unscale(optimiser)
+            norm = nn.utils.clip_grad_norm_(trained, config.clip or float("inf"))
+            means = _means(losses, each, batch, world)
+            _check(each, norm, batch, data, out, precision)
+            precision.step(optimiser)
+            optimiser.zero_grad(set_to_none=True)
+            step += 1
+            plateau.add(means["total"], step)
+            log.add(step, means, plateau.lr, batch.whole)
+            if step % config.checkpoint_every == 0 or plateau.is_over(step):
+                _save(config, out, world, data, network, optimiser, precision, plateau, step)
+        if not (out / CHECKPOINT).is_file():
+            _save(config, out, world, data, network, optimiser, precision, plateau, step)
+    world.barrier()
+    return FitResult(out / CHECKPOINT, step, log.last_means, plateau.has_converged)
+
+
+def _losses(
+    network: nn.Module, machinery: Machinery, batch: Batch, config: TrainConfig, precision: Precision
+) -> dict[str, Tensor]:
+    """Term -> (B,) of each sample of this process."""
+    targets = batch.targets
+    with precision.autocast():
+        given = network(*network_inputs(batch.images, targets, machinery, hidden=batch.hidden))
+    return sample_losses(
+        given, machinery.points, machinery.points.known, machinery.rest_root, targets, weak=machinery.weak
+    )
+
+
+def network_inputs(
+    images: Tensor | None, targets: Targets, machinery: Machinery, *, hidden: Tensor | None = None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What the network is called with: normalised images, joints and their validity.
+
+    `images` (B, 3, S, S) uint8; `hidden` (B, K) bool: joints that are not to be seen.
+    """
+    spec = machinery.network.spec
+    seen = None
+    if images is not None:
+        seen = normalise(images)
+        if images.is_contiguous(memory_format=torch.channels_last):
+            seen = seen.contiguous(memory_format=torch.channels_last)
+    if not spec.sees_joints:
+        return seen, None, None
+    joints, valid = (
+        (targets.joints_2d, targets.valid_2d) if spec.camera else (targets.joints_cam, targets.valid_cam)
+    )
+    return seen, joints, valid if hidden is None else valid & ~hidden
+
+
+def _means(losses: dict[str, Tensor], each: Tensor, batch: Batch, world: World) -> dict[str, float]:
+    """Means over the whole batch, of every term and of their weighted sum."""
+    names = [*losses, "total"]
+    sums = torch.stack([value.detach().sum() for value in (*losses.values(), each)])
+    return dict(zip(names, (world.sum(sums) / batch.whole).tolist(), strict=True))
+
+
+def _check(
+    each: Tensor, norm: Tensor, batch: Batch, data: TrainingData, out: Path, precision: Precision
+) -> None:
+    """Stop at a loss that is no number, before it reaches the weights."""
+    bad = ~torch.isfinite(each)
+    if not bad.any() and (bool(torch.isfinite(norm)) or precision.scaler is not None):
+        return  # fp16's scaler skips steps whose gradient overflowed
+    kept = (
+        f"the last good checkpoint is {out / CHECKPOINT}"
+        if (out / CHECKPOINT).is_file()
+        else ("no checkpoint was written yet")
+    )
+    if not bad.any():
+        raise ValueError(f"the gradient is not finite though every loss is; {kept}; try a lower lr or fp32")
+    row = int(batch.rows[int(bad.nonzero()[0, 0])])
+    raise ValueError(
+        f"the loss of {data.name_of(row)} is {float(each[bad][0])} ({int(bad.sum())} of {len(each)} samples "
+        f"of the step); {kept}; look at the sample with `neuralannot train check`, or lower lr"
+    )
+
+
+def _several(network: nn.Module, config: TrainConfig, world: World) -> nn.Module:
+    """The network compiled where asked for, its gradients averaged over all processes."""
+    if config.compile:
+        network.compile()
+    if world.size == 1:
+        return network
+    devices = [world.device.index] if world.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+
+
+class Precision:
+    """In what numbers the network computes: `kind` fp32, bf16 or fp16. fp16 scales its loss."""
+
+    def __init__(self, kind: str, device: torch.device) -> None:
+        self.kind, self.device = kind, device
+        self.scaler = torch.amp.GradScaler(device.type) if kind == "fp16" else None
+
+    @classmethod
+    def of(cls, name: str, device: torch.device) -> Precision:
+        """`auto`: bf16 on a GPU that has it, else fp32."""
+        if name == "auto":
+            has_it = device.type == "cuda" and torch.cuda.is_bf16_supported()
+            name = "bf16" if has_it else "fp32"
+        if name == "fp16" and device.type == "cpu":
+            raise ValueError("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
+        return cls(name, device)
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        if self.kind == "fp32":
+            return contextlib.nullcontext()
+        kind = torch.bfloat16 if self.kind == "bf16" else torch.float16
+        return torch.autocast(self.device.type, kind)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return loss if self.scaler is None else self.scaler.scale(loss)
+
+    def unscale(self, optimiser: torch.optim.Optimizer) -> None:
+        if self.scaler is not None:
+            self.scaler.unscale_(optimiser)
+
+    def step(self, optimiser: torch.optim.Optimizer) -> None:
+        if self.scaler is None:
+            optimiser.step()
+        else:
+            self.scaler.step(optimiser)
+            self.scaler.update()
+
+
+# --- checkpoints
+
+
+def _save(
+    config: TrainConfig,
+    out: Path,
+    world: World,
+    data: TrainingData,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    precision: Precision,
+    plateau: Plateau,
+    step: int,
+) -> None:
+    if not world.is_first:
+        return
+    progress = {"plateau": plateau.state(), "rng": torch.get_rng_state()}
+    if precision.scaler is not None:
+        progress["scaler"] = precision.scaler.state_dict()
+    made = Checkpoint(
+        network.state_dict(),
+        optimiser.state_dict(),
+        step,
+        config,
+        network.spec,  # type: ignore[arg-type]
+        surroundings(config, network),  # type: ignore[arg-type]
+        {s.name: list(s.joints) for s in data.joint_sets},
+        progress,
+    )
+    save_checkpoint(made, out / CHECKPOINT)
+
+
+# What may differ between the run that wrote a checkpoint and the one that goes on from it.
+_FREE = ("device", "workers", "max_steps", "log_every", "checkpoint_every", "tensorboard", "crops", "compile")
+
+
+def _resume(
+    config: TrainConfig,
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    precision: Precision,
+    plateau: Plateau,
+) -> int:
+    """Go on from a checkpoint, if there is one; the steps done."""
+    if not path.is_file():
+        return 0
+    found = load_checkpoint(path)
+    was, now = found.config.as_dict(), config.as_dict()
+    other = [n for n in now if n not in _FREE and was[n] != now[n]]
+    if other:
+        listed = ", ".join(f"{n} {was[n]!r} there, {now[n]!r} here" for n in other)
+        raise ValueError(f"{path} is of another configuration: {listed}; choose another folder, or remove it")
+    network.load_state_dict(found.network)
+    optimiser.load_state_dict(found.optimiser)
+    plateau.load(found.progress["plateau"])
+    if precision.scaler is not None and "scaler" in found.progress:
+        precision.scaler.load_state_dict(found.progress["scaler"])
+    torch.set_rng_state(found.progress["rng"])
+    return found.step
