@@ -12,6 +12,7 @@ NAMES = (
     "load",
     "workers",
     "dataset",
+    "crops",
     "overlay",
     "gpu",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -84,6 +85,22 @@ def synchronise_batch_norm(network: nn.Module, world: World) -> nn.Module:
     return network
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, and of its gradients: what each does with the sum counts."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
 class _SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over all processes on CPUs, for which torch's own is not made."""
 
@@ -98,14 +115,12 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce
-
         count = x.new_tensor([x.numel() / x.shape[1]])
         own = torch.cat([x.sum((0, 2, 3)), count])
-        total = all_reduce(own)
+        total = _Sum.apply(own)
         mean = total[:-1] / total[-1]
         centred = x - mean[:, None, None]
-        variance = all_reduce(centred.square().sum((0, 2, 3))) / total[-1].detach()
+        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / total[-1].detach()
         with torch.no_grad():
             assert self.running_mean is not None
             assert self.running_var is not None

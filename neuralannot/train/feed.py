@@ -117,27 +117,22 @@ class _Decoded(Dataset):
         self._starts = np.cumsum([0, *map(len, caches)])
 
     def __getitem__(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(rows.copy()), torch.from_numpy(self.decode(rows))
+        return torch.from_numpy(rows.copy()), self.decode(rows)
 
-    def decode(self, rows: np.ndarray) -> np.ndarray:
+    def decode(self, rows: np.ndarray) -> Tensor:
         """(B, 3, S, S) uint8."""
         which = np.searchsorted(self._starts, rows, side="right") - 1
         if (which == which[:1]).all():
-            return np.asarray(self._caches[which[0]].batch(rows - self._starts[which[0]]))
-        found: np.ndarray | None = None
-        for number in np.unique(which):
-            mine = np.flatnonzero(which == number)
-            crops = np.asarray(self._caches[number].batch(rows[mine] - self._starts[number]))
-            if found is None:
-                found = np.empty((len(rows), *crops.shape[1:]), np.uint8)
-            found[mine] = crops
-        assert found is not None
-        return found
+            return self._caches[which[0]].batch(rows - self._starts[which[0]])
+        numbers = np.unique(which)
+        parts = [self._caches[n].batch(rows[which == n] - self._starts[n]) for n in numbers]
+        order = np.concatenate([np.flatnonzero(which == n) for n in numbers])
+        return torch.cat(parts)[torch.from_numpy(np.argsort(order))]
 
 
 def decoded(caches: Sequence[CropCache], rows: np.ndarray) -> Tensor:
     """The crops of some rows, (B, 3, S, S) uint8, without workers."""
-    return torch.from_numpy(_Decoded(caches).decode(rows))
+    return _Decoded(caches).decode(rows)
 
 
 def _hidden(config: TrainConfig, step: int, whole: int, joints: int) -> Tensor:

@@ -147,7 +147,7 @@ def _check(
         raise ValueError(f"the gradient is not finite though every loss is; {kept}; try a lower lr or fp32")
     row = int(batch.rows[int(bad.nonzero()[0, 0])])
     raise ValueError(
-        f"the loss of {data.name_of(row)} is {float(each[bad][0])} ({int(bad.sum())} of {len(each)} samples "
+        f"the loss of {data.name_of(row)} is {float(each.detach()[bad][0])} ({int(bad.sum())} of {len(each)} samples "
         f"of the step); {kept}; look at the sample with `neuralannot train check`, or lower lr"
     )
 
