@@ -34,6 +34,8 @@ _CAMERA_FIELDS = {
     "InterHand2.6M": ("capture", "camera"),
 }
 _PART_BOXES = {"right_hand": "righthand_box", "left_hand": "lefthand_box", "face": "face_box"}
+# FFHQ's keypoints are FLAME's: 5 joints of the skeleton, which nobody clicks, 51 landmarks, the contour's 17.
+_FACE_OF_FLAME = np.r_[56:73, 5:56]
 # COCO-WholeBody's lists, in the order of its 133 joints.
 _WHOLE_BODY = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
 
@@ -163,6 +165,8 @@ def _keypoints(name: str, annotations: list) -> np.ndarray | None:
     first = next((a for a in annotations if "keypoints" in a), None)
     if first is None:
         return None
+    if "keypoints_valid" in first:
+        return _flagged_keypoints(name, annotations)
     fields = [f for f in _WHOLE_BODY if f in first]
     counts = [np.size(first[f]) // 3 for f in fields]
     points = np.zeros((len(annotations), sum(counts), 3), np.float32)
@@ -181,6 +185,20 @@ def _keypoints(name: str, annotations: list) -> np.ndarray | None:
             )
         points[row] = joined
     return points
+
+
+def _flagged_keypoints(name: str, annotations: list) -> np.ndarray:
+    """FFHQ: x, y pairs with flags beside them -> (A, 68, 3), the contour first as in COCO-WholeBody."""
+    points = np.zeros((len(annotations), 73, 3), np.float32)
+    for row, ann in enumerate(annotations):
+        if "keypoints" not in ann:
+            continue
+        try:
+            points[row, :, :2] = np.reshape(np.asarray(ann["keypoints"], np.float32), (73, 2))
+            points[row, :, 2] = np.reshape(np.asarray(ann["keypoints_valid"], np.float32), 73)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{name}: annotation {ann['id']}: keypoints: {error}") from None
+    return points[:, _FACE_OF_FLAME]
 
 
 def _integers(name: str, images: list, fields: tuple[str, ...]) -> np.ndarray:
