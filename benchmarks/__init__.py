@@ -13,6 +13,7 @@ NAMES = (
     "workers",
     "dataset",
     "crops",
+    "training",
     "overlay",
     "gpu",
 )

@@ -70,7 +70,7 @@ def fit(config: TrainConfig, out: str | os.PathLike, *, progress: bool = False) 
             batch = next(feed).to(world.device)
             for group in optimiser.param_groups:
                 group["lr"] = plateau.lr
-            losses = _losses(called, machinery, batch, config, precision)
+            losses = sample_terms(called, machinery, batch, precision)
             each = total_loss(losses, machinery.weights)
             # A share of the whole batch's mean: processes' gradients are averaged.
             precision.scale(each.sum() * (world.size / batch.whole)).backward()
@@ -91,10 +91,10 @@ def fit(config: TrainConfig, out: str | os.PathLike, *, progress: bool = False) 
     return FitResult(out / CHECKPOINT, step, log.last_means, plateau.has_converged)
 
 
-def _losses(
-    network: nn.Module, machinery: Machinery, batch: Batch, config: TrainConfig, precision: Precision
+def sample_terms(
+    network: nn.Module, machinery: Machinery, batch: Batch, precision: Precision
 ) -> dict[str, Tensor]:
-    """Term -> (B,) of each sample of this process."""
+    """Term of the loss -> (B,) of each sample of this process's share of a batch."""
     targets = batch.targets
     with precision.autocast():
         given = network(*network_inputs(batch.images, targets, machinery, hidden=batch.hidden))
@@ -138,17 +138,15 @@ def _check(
     bad = ~torch.isfinite(each)
     if not bad.any() and (bool(torch.isfinite(norm)) or precision.scaler is not None):
         return  # fp16's scaler skips steps whose gradient overflowed
-    kept = (
-        f"the last good checkpoint is {out / CHECKPOINT}"
-        if (out / CHECKPOINT).is_file()
-        else ("no checkpoint was written yet")
-    )
+    path = out / CHECKPOINT
+    kept = f"the last good checkpoint is {path}" if path.is_file() else "no checkpoint was written yet"
     if not bad.any():
         raise ValueError(f"the gradient is not finite though every loss is; {kept}; try a lower lr or fp32")
     row = int(batch.rows[int(bad.nonzero()[0, 0])])
+    value = float(each.detach()[bad][0])
     raise ValueError(
-        f"the loss of {data.name_of(row)} is {float(each.detach()[bad][0])} ({int(bad.sum())} of {len(each)} samples "
-        f"of the step); {kept}; look at the sample with `neuralannot train check`, or lower lr"
+        f"the loss of {data.name_of(row)} is {value} ({int(bad.sum())} of {len(each)} samples of the step); "
+        f"{kept}; look at the sample with `neuralannot train check`, or lower lr"
     )
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from neuralannot.bodies import model_on
 from neuralannot.body_models.model import BodyModel
 from neuralannot.joint_sets import JointSet
+from neuralannot.key_index import KeyIndex
 from neuralannot.loading import load_pseudo_gt
 from neuralannot.train.config import TrainConfig
 from neuralannot.train.crop_cache import CropCache, build_crop_cache
@@ -24,6 +26,7 @@ from neuralannot.train.joint_points import JointPoints, joint_points
 from neuralannot.train.losses import LossWeights
 from neuralannot.train.network import CROP, FOCAL, Annotator, NetworkSpec
 from neuralannot.train.priors import load_prior
+from neuralannot.train.released import own_release
 from neuralannot.train.resnet import load_backbone_weights
 from neuralannot.train.samples import Samples
 from neuralannot.train.targets import Targets, targets_of
@@ -152,29 +155,31 @@ def _first_stage(
     path = config.of("pseudo_gt", number)
     if config.mode != "two-stage" or not path:
         return None
-    gt = load_pseudo_gt(path, release=samples.release or None)
+    gt = load_pseudo_gt(path, release=samples.release or own_release(config.model), annotations=False)
     if gt.model != config.model:
         raise ValueError(f"{path}: parameters of {gt.model}; the run is of {config.model}")
-    if gt.space == "world":
-        gt = gt.to_camera_space(config.body_models or None)
-    wanted = [int(i) if samples.side is None else (int(i), str(s)) for i, s in _named(samples)]
-    there = np.array([key in gt for key in wanted], bool)
-    found = gt.rows(gt.rows_of([key for key, here in zip(wanted, there, strict=True) if here]))
+    entry = gt.catalogued
+    keys = gt.ids[:, None] if entry.key_names == ("id",) else np.array(gt.keys, np.int64)
+    wanted = samples.keys
+    if samples.side is not None and gt.side is not None:
+        keys = np.column_stack([keys, gt.side == "left"])
+        wanted = np.column_stack([wanted, samples.side == "left"])
+    rows = KeyIndex(keys.reshape(len(keys), wanted.shape[1])).first(wanted)
+    there = rows >= 0
     values = {}
     for name in gt.params:
         if name == "transl":
             continue  # of a camera of its own
-        given = np.array(found.params[name])
+        given = gt.params[name]
         column = np.full((len(samples), *given.shape[1:]), np.nan, np.float32)
-        column[there] = given
+        column[there] = given[rows[there]]
+        if name == "global_orient" and entry.space != "camera" and samples.camera is not None:
+            turned = Rotation.from_matrix(samples.camera.R[there]) * Rotation.from_rotvec(column[there])
+            column[there] = turned.as_rotvec()
         if name not in ("betas", "expression"):
             column[crops.flip] *= np.array([1, -1, -1], np.float32)
         values[name] = column
     return values
-
-
-def _named(samples: Samples):  # type: ignore[no-untyped-def]
-    return zip(samples.ids, samples.ids if samples.side is None else samples.side, strict=True)
 
 
 # --- the network
