@@ -124,7 +124,7 @@ def test_a_run_that_was_killed_ends_bit_for_bit_as_if_it_had_not(tmp_path):
 
 def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(tmp_path):
     fit(a_run(inputs="joints"), tmp_path)
-    with pytest.raises(ValueError, match=r"another configuration: lr 0.0005 there, 0.5 here; choose another"):
+    with pytest.raises(ValueError, match=r"another configuration: lr 0.001 there, 0.5 here; choose another"):
         fit(a_run(inputs="joints", lr=0.5), tmp_path)
     fit(a_run(inputs="joints", max_steps=6), tmp_path)
     assert load_checkpoint(tmp_path / CHECKPOINT).step == 6

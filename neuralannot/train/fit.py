@@ -76,8 +76,9 @@ def fit(config: TrainConfig, out: str | os.PathLike, *, progress: bool = False) 
             precision.scale(each.sum() * (world.size / batch.whole)).backward()
             precision.unscale(optimiser)
             norm = nn.utils.clip_grad_norm_(trained, config.clip or float("inf"))
-            means = _means(losses, each, batch, world)
-            _check(each, norm, batch, data, out, precision)
+            means, is_good = _look(losses, each, norm, batch, world)
+            if not is_good:
+                _complain(each, batch, data, out, precision)
             precision.step(optimiser)
             optimiser.zero_grad(set_to_none=True)
             step += 1
@@ -124,20 +125,25 @@ def network_inputs(
     return seen, joints, valid if hidden is None else valid & ~hidden
 
 
-def _means(losses: dict[str, Tensor], each: Tensor, batch: Batch, world: World) -> dict[str, float]:
-    """Means over the whole batch, of every term and of their weighted sum."""
+def _look(
+    losses: dict[str, Tensor], each: Tensor, norm: Tensor, batch: Batch, world: World
+) -> tuple[dict[str, float], bool]:
+    """Means over the whole batch, of every term and of their weighted sum; whether all numbers are finite.
+
+    All that the step tells comes over from the device at once: each time costs the device a pause.
+    """
     names = [*losses, "total"]
     sums = torch.stack([value.detach().sum() for value in (*losses.values(), each)])
-    return dict(zip(names, (world.sum(sums) / batch.whole).tolist(), strict=True))
+    finite = torch.isfinite(each.detach()).all() & torch.isfinite(norm)
+    *means, is_good = torch.cat([world.sum(sums) / batch.whole, finite[None].to(sums)]).tolist()
+    return dict(zip(names, means, strict=True)), bool(is_good)
 
 
-def _check(
-    each: Tensor, norm: Tensor, batch: Batch, data: TrainingData, out: Path, precision: Precision
-) -> None:
+def _complain(each: Tensor, batch: Batch, data: TrainingData, out: Path, precision: Precision) -> None:
     """Stop at a loss that is no number, before it reaches the weights."""
-    bad = ~torch.isfinite(each)
-    if not bad.any() and (bool(torch.isfinite(norm)) or precision.scaler is not None):
-        return  # fp16's scaler skips steps whose gradient overflowed
+    bad = ~torch.isfinite(each.detach())
+    if precision.scaler is not None and not bad.any():
+        return  # fp16's scaler skips a step whose gradient overflowed
     path = out / CHECKPOINT
     kept = f"the last good checkpoint is {path}" if path.is_file() else "no checkpoint was written yet"
     if not bad.any():
