@@ -102,6 +102,7 @@ def test_short(script):
 
 def test_the_examples():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "annotate_your_own.py",
         "extract_joints.py",
         "extract_meshes.py",
         "regressor_dataloader.py",

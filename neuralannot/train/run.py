@@ -20,7 +20,7 @@ from neuralannot.loading import load_pseudo_gt
 from neuralannot.train.config import TrainConfig
 from neuralannot.train.crop_cache import CropCache, build_crop_cache
 from neuralannot.train.crops import IMAGE_MEAN, IMAGE_STD, Crops, crops_of
-from neuralannot.train.data import read_samples
+from neuralannot.train.data import options_of, read_samples
 from neuralannot.train.distributed import World
 from neuralannot.train.joint_points import JointPoints, joint_points
 from neuralannot.train.losses import LossWeights
@@ -116,18 +116,23 @@ def _read(config: TrainConfig, number: int) -> Samples:
     if not folder:
         raise ValueError(f"where is {config.data_set[number]}? give data=, the folder with its annotations")
     name = config.data_set[number]
+    # What is said of several data sets at once holds for those that have such a thing.
+    takes = options_of(name) if len(config.data_set) > 1 else None
+    some: dict[str, Any] = {
+        "split": config.split or None,
+        "subjects": config.subjects or None,
+        "views": config.only_views or None,
+        "every": config.every,
+        "joint_set": config.joint_set or None,
+    }
     return read_samples(
         name,
         folder,
         model=config.model,
         images=config.of("images", number) or None,
         annotations=config.of("annotations", number) or None,
-        split=config.split or None,
-        subjects=config.subjects or None,
-        views=config.only_views or None,
-        every=config.every,
         min_joints=config.min_joints,
-        joint_set=config.joint_set or None,
+        **{option: value for option, value in some.items() if takes is None or option in takes},
     )
 
 

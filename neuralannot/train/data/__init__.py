@@ -29,7 +29,7 @@ from neuralannot.train.data.pw3d import Truth, pw3d_truth
 from neuralannot.train.data.request import Request, number_tuple
 from neuralannot.train.samples import Samples
 
-__all__ = ["DATA_SETS", "Truth", "pw3d_truth", "read_samples", "request_for"]
+__all__ = ["DATA_SETS", "Truth", "options_of", "pw3d_truth", "read_samples", "request_for"]
 
 _READERS = {
     reader.NAME: reader
@@ -112,6 +112,11 @@ def read_samples(
         cache=cache,
     )
     return _READERS[request.data_set].read(request)
+
+
+def options_of(data_set: str) -> frozenset[str]:
+    """The options of `read_samples` that a data set has, beside those that all have."""
+    return frozenset(_READERS[_known_name(data_set)].TAKES)
 
 
 def request_for(
