@@ -157,11 +157,32 @@ def _through(cache: Any, order: np.ndarray, batch: int) -> Callable[[], None]:
     return read
 
 
+class Batches:
+    """Batches of an order, as a map-style data set of either side: a worker decodes a batch."""
+
+    def __init__(self, cache: Any, batch: int) -> None:
+        self._cache, order = cache, np.random.default_rng(0).permutation(len(cache))
+        self._rows = [order[first : first + batch] for first in range(0, len(order), batch)]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> Any:
+        return self._cache.batch(self._rows[number])
+
+
 def _loaded(cache: Any, batch: int, workers: int) -> Callable[[], None]:
-    from neuralannot.train.crop_loader import crop_loader
+    from torch.utils.data import DataLoader
 
     # Started afresh: what uses opencv's threads may wait for ever in processes that were forked.
-    loader = crop_loader(cache, None, batch, workers=workers, context="spawn")
+    loader: DataLoader = DataLoader(
+        Batches(cache, batch),  # type: ignore[arg-type]
+        batch_size=None,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        multiprocessing_context="spawn" if workers else None,
+    )
 
     def read() -> None:
         for _ in loader:

@@ -4,13 +4,16 @@ Columns (A annotations, in the file's order): `ann/id`, `ann/image_path` (text),
 and height px, `ann/box` (A, 4) raw xywh px, `ann/box_right_hand`, `ann/box_left_hand`, `ann/box_face` where
 the file has them, `ann/keypoints` (A, K, 3) x, y px and visibility, `ann/key` (A, K) the fit's frame key and
 `ann/camera_key` for MoCap releases, `ann/focal`, `ann/princpt`, `ann/R`, `ann/t` where images carry cameras,
-`ann/joint_valid` (A, 42) for InterHand2.6M. Absent boxes are NaN.
+`ann/joint_valid` (A, 42) for InterHand2.6M. Absent boxes are NaN. Keypoints are COCO's triples or, where
+`keypoints_valid` stands beside them, pairs or triples whose visibility that is (1 or 0); FFHQ's 73 are put in
+the order of COCO-WholeBody's face.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,7 @@ _CAMERA_FIELDS = {
 }
 _PART_BOXES = {"right_hand": "righthand_box", "left_hand": "lefthand_box", "face": "face_box"}
 # FFHQ's keypoints are FLAME's: 5 joints of the skeleton, which nobody clicks, 51 landmarks, the contour's 17.
+# They are given as COCO-WholeBody's 68, which have the contour first.
 _FACE_OF_FLAME = np.r_[56:73, 5:56]
 # COCO-WholeBody's lists, in the order of its 133 joints.
 _WHOLE_BODY = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
@@ -79,9 +83,13 @@ def _coco_of(dataset: dict[str, Any]) -> Any:
 def _open_coco(path: Path) -> Any:
     from pycocotools.coco import COCO
 
+    coco = COCO()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it took
-            coco = COCO(str(path))
+        coco.dataset = json.loads(path.read_bytes())
+        for ann in coco.dataset.get("annotations") or []:
+            ann.setdefault("category_id", 0)  # pycocotools wants it where there are categories
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco.createIndex()
     except (ValueError, AssertionError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a COCO-format annotation file: {error}") from None
     return coco
@@ -109,7 +117,8 @@ def _read_coco(name: str, coco: Any, release: Release, groups: Mapping[str, str]
             columns[f"ann/box_{part}"] = _boxes(name, annotations, field, of=f"{field[:-4]}_valid")
     keypoints = _keypoints(name, annotations)
     if keypoints is not None:
-        columns["ann/keypoints"] = keypoints
+        is_flame = release.data_set == "FFHQ" and keypoints.shape[1] == 73
+        columns["ann/keypoints"] = keypoints[:, _FACE_OF_FLAME] if is_flame else keypoints
     if release.data_set in _FRAME_FIELDS:
         for column, fields in (("ann/key", _FRAME_FIELDS), ("ann/camera_key", _CAMERA_FIELDS)):
             columns[column] = _integers(name, images, fields[release.data_set])
@@ -165,19 +174,17 @@ def _keypoints(name: str, annotations: list) -> np.ndarray | None:
     first = next((a for a in annotations if "keypoints" in a), None)
     if first is None:
         return None
-    if "keypoints_valid" in first:
-        return _flagged_keypoints(name, annotations)
     fields = [f for f in _WHOLE_BODY if f in first]
-    counts = [np.size(first[f]) // 3 for f in fields]
-    points = np.zeros((len(annotations), sum(counts), 3), np.float32)
+    points: np.ndarray | None = None
     for row, ann in enumerate(annotations):
         if "keypoints" not in ann:
             continue
         try:
-            values = [np.reshape(np.asarray(ann[f], np.float32), (-1, 3)) for f in fields]
-        except (KeyError, ValueError) as error:
+            joined = np.concatenate([_points(ann, f) for f in fields])
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{name}: annotation {ann['id']}: keypoints: {error}") from None
-        joined = np.concatenate(values)
+        if points is None:
+            points = np.zeros((len(annotations), len(joined), 3), np.float32)
         if len(joined) != points.shape[1]:
             raise ValueError(
                 f"{name}: annotation {ann['id']}: {len(joined)} keypoints; those before it have "
@@ -187,18 +194,20 @@ def _keypoints(name: str, annotations: list) -> np.ndarray | None:
     return points
 
 
-def _flagged_keypoints(name: str, annotations: list) -> np.ndarray:
-    """FFHQ: x, y pairs with flags beside them -> (A, 68, 3), the contour first as in COCO-WholeBody."""
-    points = np.zeros((len(annotations), 73, 3), np.float32)
-    for row, ann in enumerate(annotations):
-        if "keypoints" not in ann:
-            continue
-        try:
-            points[row, :, :2] = np.reshape(np.asarray(ann["keypoints"], np.float32), (73, 2))
-            points[row, :, 2] = np.reshape(np.asarray(ann["keypoints_valid"], np.float32), 73)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{name}: annotation {ann['id']}: keypoints: {error}") from None
-    return points[:, _FACE_OF_FLAME]
+def _points(ann: Mapping[str, Any], field: str) -> np.ndarray:
+    """(K, 3) float32 x, y px and visibility, of COCO's triples or, as FFHQ has them, pairs beside flags."""
+    values = np.asarray(ann[field], np.float32).reshape(-1)
+    flags = ann.get("keypoints_valid") if field == "keypoints" else None
+    if flags is None:
+        return values.reshape(-1, 3)
+    seen = np.asarray(flags, np.float32).reshape(-1) > 0
+    if len(values) not in (2 * len(seen), 3 * len(seen)):
+        raise ValueError(
+            f"{len(values)} numbers in 'keypoints' for {len(seen)} in 'keypoints_valid'; expected two or "
+            "three a keypoint"
+        )
+    pairs = values.reshape(len(seen), -1 if len(seen) else 2)[:, :2]
+    return np.column_stack([pairs, seen]).astype(np.float32)
 
 
 def _integers(name: str, images: list, fields: tuple[str, ...]) -> np.ndarray:

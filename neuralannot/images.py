@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 
 from neuralannot.atomic import whole_file
 
-__all__ = ["read_image", "write_image"]
+__all__ = ["is_cut_short", "read_image", "write_image"]
 
 _JPEG_QUALITY = 95
 _SUFFIXES = (".jpg", ".jpeg", ".png")
+# A marker that is none of those within a scan's data: FF 00 is a byte of it, FF D0 to FF D7 begin it anew.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -26,7 +29,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises:
         FileNotFoundError: no file at `path`.
-        ValueError: the file is not an image, or is broken.
+        ValueError: the file is not an image, is broken, or is a JPEG or PNG that was cut short.
     """
     import cv2
 
@@ -34,14 +37,48 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"no image file at {path}")
     # Decoding from memory reads file names in any script on every system; cv2.imread does not.
-    data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    data = path.read_bytes()
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise ValueError(f"{path} is not an image that opencv can read ({data.size} bytes)")
+        raise ValueError(f"{path} is not an image that opencv can read ({len(data)} bytes)")
+    if is_cut_short(data):
+        raise ValueError(f"{path} is cut short: {len(data)} bytes, and its end is not among them")
     return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def is_cut_short(data: bytes) -> bool:
+    """Whether a JPEG or PNG file, by its content, lacks its end; of other files False.
+
+    Decoders fill up what is missing, with grey say, and do not tell. Bytes after the end do not matter.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return not _jpeg_has_end(data)
+    return data.startswith(b"\x89PNG\r\n\x1a\n") and not _png_has_end(data)
+
+
+def _jpeg_has_end(data: bytes) -> bool:
+    """Segments, each as long as it says, and scans, whose data ends where a marker comes: one is the end."""
+    place = 2
+    while (found := _JPEG_MARKER.search(data, place)) is not None:
+        after = found.end()
+        if data[after - 1] == 0xD9:
+            return True
+        place = after + int.from_bytes(data[after : after + 2], "big")
+    return False
+
+
+def _png_has_end(data: bytes) -> bool:
+    """Chunks of a length, a name, as many bytes and a check sum: the last is IEND."""
+    place = 8
+    while place + 8 <= len(data):
+        if data[place + 4 : place + 8] == b"IEND":
+            return True
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+    return False
 
 
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:

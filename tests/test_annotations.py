@@ -186,6 +186,74 @@ def test_joints_in_the_image(name, fields, joint_set, released):
     assert gt.joint_set_2d == joint_set
 
 
+def _give_faces(path: Path, style: str, count: int = 73) -> tuple[np.ndarray, np.ndarray]:
+    """FFHQ's keypoints as pairs or triples, flags beside them; the (A, K, 2) points and (A, K) flags."""
+    rng = np.random.default_rng(2)
+    content = json.loads(path.read_text())
+    points = rng.uniform(0, 300, (len(content["annotations"]), count, 2)).astype(np.float32)
+    seen = rng.random(points.shape[:2]) > 0.4
+    for ann, some, flags in zip(content["annotations"], points, seen, strict=True):
+        third = {"pairs": np.zeros((count, 0)), "triples": flags[:, None], "both": np.ones((count, 1))}
+        ann["keypoints"] = np.column_stack([some, third[style]]).ravel().tolist()
+        ann.pop("keypoints_valid", None)
+        if style != "triples":
+            ann["keypoints_valid"] = [[float(f)] for f in flags] if style == "both" else flags.tolist()
+    dump(path, content)
+    return points, seen
+
+
+@pytest.mark.parametrize("style", ["pairs", "triples", "both"])
+@pytest.mark.parametrize("count", [68, 72, 73])  # 72 pairs are as many numbers as 48 triples
+def test_keypoints_with_flags_beside_them(count, style, tmp_path):
+    written = write_release(tmp_path, "ffhq-flame")
+    points, seen = _give_faces(written.annotations, style, count)
+    for _ in range(2):  # from the file, and from its columns
+        gt = load_pseudo_gt(written.path)
+        content = json.loads(written.annotations.read_text())
+        at = {ann["id"]: row for row, ann in enumerate(content["annotations"])}
+        rows = [at[i] for i in gt.ids.tolist()]
+        order = np.r_[56:73, 5:56] if count == 73 else np.arange(count)  # FLAME's joints as the face's 68
+        np.testing.assert_array_equal(gt.joints_2d, points[rows][:, order])
+        np.testing.assert_array_equal(gt.joints_2d_valid, seen[rows][:, order])
+    in_memory = load_pseudo_gt(written.path, annotations=content, cache=False)
+    np.testing.assert_array_equal(in_memory.joints_2d_valid, gt.joints_2d_valid)
+    assert gt.joint_set_2d == ("coco-wholebody-face-68" if count != 72 else None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda a: a["keypoints_valid"].pop(),
+            "146 numbers in 'keypoints' for 72 in 'keypoints_valid'; expected tw",
+        ),
+        (lambda a: a["keypoints"].append(3.0), "147 numbers in 'keypoints' for 73"),
+        (lambda a: a.update(keypoints_valid=["x"] * 73), "could not convert string to float"),
+        (lambda a: a.pop("keypoints_valid"), "cannot reshape array of size 146"),
+        (lambda a: a.update(keypoints=[], keypoints_valid=[]), "0 keypoints; those before it have 73"),
+    ],
+)
+def test_flags_that_do_not_fit(change, message, tmp_path):
+    written = write_release(tmp_path, "ffhq-flame")
+    _give_faces(written.annotations, "pairs")
+    content = json.loads(written.annotations.read_text())
+    change(content["annotations"][1])
+    dump(written.annotations, content)
+    said = f"FFHQ.json: annotation {content['annotations'][1]['id']}: (keypoints: )?{message}"
+    with pytest.raises(ValueError, match=said):
+        load_pseudo_gt(written.path)
+
+
+def test_annotations_need_no_category(tmp_path):
+    written = write_release(tmp_path, "ffhq-flame")
+    content = json.loads(written.annotations.read_text())
+    content["categories"] = [{"id": 1, "name": "face"}]
+    for ann in content["annotations"]:
+        ann.pop("category_id", None)
+    dump(written.annotations, content)
+    check_rows(load_pseudo_gt(written.path), written.rows)
+
+
 def test_annotations_without_what_is_asked(tmp_path, load):
     written = write_release(tmp_path, "mscoco-mano")
     content = json.loads(written.annotations.read_text())

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from neuralannot.images import read_image, write_image
+from neuralannot.images import is_cut_short, read_image, write_image
 
 
 @pytest.fixture
@@ -121,6 +121,63 @@ def test_a_file_that_is_not_an_image(tmp_path, content):
         ValueError, match=rf"a\.png is not an image that opencv can read \({len(content)} bytes\)"
     ):
         read_image(tmp_path / "a.png")
+
+
+def noise(side: int = 48) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def encoded(kind: str) -> bytes:
+    """JPEGs and PNGs of several kinds, of a picture whose bytes hold what looks like markers."""
+    options = {
+        "progressive.jpg": [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+        "restarts.jpg": [cv2.IMWRITE_JPEG_RST_INTERVAL, 2],
+        "optimised.jpg": [cv2.IMWRITE_JPEG_OPTIMIZE, 1, cv2.IMWRITE_JPEG_QUALITY, 100],
+        "strong.png": [cv2.IMWRITE_PNG_COMPRESSION, 9],
+    }
+    data = cv2.imencode(kind[-4:], noise(), options.get(kind, []))[1].tobytes()
+    if kind == "preview.jpg":  # with an end of its own
+        small = cv2.imencode(".jpg", noise(8))[1].tobytes()
+        data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(small) + 2) + small + data[2:]
+    return data
+
+
+KINDS = [
+    "plain.jpg",
+    "progressive.jpg",
+    "restarts.jpg",
+    "optimised.jpg",
+    "preview.jpg",
+    "a.png",
+    "strong.png",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_cut_short_is_an_error_wherever_it_is_cut(tmp_path, kind):
+    whole, path = encoded(kind), tmp_path / kind
+    path.write_bytes(whole)
+    pixels = read_image(path)
+    # A PNG's last four bytes are the check sum of nothing; every other byte is missed.
+    last = len(whole) - (4 if kind.endswith(".png") else 0)
+    for length in sorted({*range(0, last, 97), *range(last - 60, last)}):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=rf"{kind} is (cut short: {length} bytes|not an image)"):
+            read_image(path)
+    for more in (b"\0", b"MPF" + bytes(3000), b"\xff\xda" * 40, whole[: len(whole) // 2]):
+        path.write_bytes(whole + more)
+        assert (read_image(path) == pixels).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(KINDS), st.integers(0, 1 << 20), st.binary(max_size=60))
+def test_any_bytes_are_cut_short_or_not(kind, place, other):
+    """Whatever a file holds, the question has an answer."""
+    whole = encoded(kind)
+    place %= len(whole)
+    assert is_cut_short(whole[:place] + other + whole[place + len(other) :]) in (True, False)
+    assert not is_cut_short(other.lstrip(b"\xff\x89"))
+    assert is_cut_short(whole[:8])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,12 +19,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from neuralannot.images import read_image
 from neuralannot.train import crop_building, crop_cache, crop_shards
 from neuralannot.train.crop_cache import REASONS, CropCache, build_crop_cache, open_crop_cache
-from neuralannot.train.crop_loader import CropDataset, crop_loader
 from neuralannot.train.crops import crops_of, cut
 
 IMAGES, ROWS, WIDTH, HEIGHT, SIZE, SHARD = 12, 60, 200, 150, 48, 8
@@ -144,7 +142,7 @@ def test_no_crops_at_all(tmp_path, given):
     cache = build_crop_cache(tmp_path / "cache", **given)
     assert (len(cache), cache.skipped) == (0, ())
     assert len(open_crop_cache(tmp_path / "cache", **reading(given))) == 0
-    assert list(crop_loader(cache, None, 4)) == []
+    assert cache.batch([]).shape == (0, 3, SIZE, SIZE)
     with pytest.raises(IndexError, match="row 0: the cache has 0"):
         cache[0]
 
@@ -188,18 +186,16 @@ def test_bad_rows_are_listed_and_the_others_are_cut(tmp_path, given):
     }  # fmt: skip
     assert set(reasons.values()) == set(REASONS)
     details = {skip.row: skip.detail for skip in cache.skipped}
-    assert details[2].endswith(f"cut short.jpg: a JPEG that ends too early, {len(whole) // 2} bytes")
+    assert details[2].endswith(f"cut short.jpg: cut short, {len(whole) // 2} bytes")
     assert details[6].endswith("small.jpg: 20 x 10 px, the annotation says 200 x 150")
     assert cache[0].shape == (SIZE, SIZE, 3)
     with pytest.raises(
         ValueError, match=r"row 6 has no crop: image size: .*leave out rows where cache.usable"
     ):
         cache[6]
-    with pytest.raises(
-        ValueError, match=r"10 rows have no crop, row 1 first; leave out rows where cache.usable"
-    ):
-        crop_loader(cache, range(len(cache)), 4)
-    assert [rows.tolist() for rows, _ in crop_loader(cache, None, 4)] == [[0]]
+    with pytest.raises(ValueError, match="row 1 has no crop: image missing"):
+        cache.batch(range(len(cache)))
+    assert cache.batch(np.flatnonzero(cache.usable)).shape == (1, 3, SIZE, SIZE)
     with pytest.raises(ValueError, match=r"row \d+: (no box|image missing): "):
         build_crop_cache(tmp_path / "strict", strict=True, **given)
 
@@ -557,76 +553,41 @@ def test_more_shards_than_may_be_open(tmp_path, given, monkeypatch):
     assert all(np.array_equal(cache[row], images[row]) for row in reversed(range(ROWS)))
 
 
-# --- the loader
+# --- in the workers of a loader
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("loader")
-    write_images(folder / "images")
-    paths, boxed = samples()
-    return build_crop_cache(
-        folder / "cache",
-        images=folder / "images",
-        image_path=paths,
-        crops=crops_of(boxed, size=SIZE),
-        workers=0,
-    )
+class Batches(Dataset):
+    """A cache's batches, for a `DataLoader` whose workers decode one each."""
 
+    def __init__(self, cache, batches):
+        self.cache, self.batches = cache, batches
 
-def epoch(loader):
-    return [rows.tolist() for rows, _ in loader]
+    def __len__(self):
+        return len(self.batches)
 
-
-def test_batches_are_the_same_whatever_the_number_of_processes(cache):
-    rows = np.arange(3, 53)
-    whole = epoch(crop_loader(cache, rows, 12, seed=4))
-    assert sorted(chain(*whole)) == rows.tolist()
-    assert [len(batch) for batch in whole] == [12, 12, 12, 12, 2]
-    for world in (2, 3, 4):
-        parts = [epoch(crop_loader(cache, rows, 12, seed=4, rank=r, world=world)) for r in range(world)]
-        assert [list(chain(*batch)) for batch in zip(*parts, strict=True)] == whole
-        assert all(len(part) == 12 // world for each in parts for part in each[:4])
-    assert epoch(crop_loader(cache, rows, 12, seed=4, drop_last=True)) == whole[:4]
-    assert epoch(crop_loader(cache, rows, 25, shuffle=False)) == [rows[:25].tolist(), rows[25:].tolist()]
-
-
-def test_the_order_follows_from_seed_and_epoch_and_any_batch_can_be_the_first(cache):
-    loader = crop_loader(cache, None, 8, seed=1)
-    first = epoch(loader)
-    assert epoch(loader) == first
-    loader.set_epoch(1)
-    second = epoch(loader)
-    assert second != first
-    assert sorted(chain(*second)) == sorted(chain(*first))
-    assert epoch(crop_loader(cache, None, 8, seed=2)) != first
-    for skip in (0, 3, len(first)):
-        resumed = crop_loader(cache, None, 8, seed=1, epoch=1, skip=skip)
-        assert (len(resumed), resumed.batches, resumed.epoch) == (len(second) - skip, len(second), 1)
-        assert epoch(resumed) == second[skip:]
-
-
-def test_batches_that_are_skipped_are_not_read(cache, monkeypatch):
-    read = []
-    batch = CropCache.batch
-    monkeypatch.setattr(CropCache, "batch", lambda self, rows: read.append(len(rows)) or batch(self, rows))
-    assert len(list(crop_loader(cache, None, 20, skip=2))) == 1
-    assert read == [20]
+    def __getitem__(self, number):
+        return self.cache.batch(self.batches[number])
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_workers_hand_out_what_the_cache_holds(cache, context):
+def test_workers_hand_out_what_the_cache_holds(tmp_path, given, context):
     if context not in multiprocessing.get_all_start_methods():
         pytest.skip("no such way to start processes here")
-    plain = list(crop_loader(cache, None, 16, seed=3))
-    loader = crop_loader(cache, None, 16, seed=3, workers=2, context=context)
+    cache = build_crop_cache(tmp_path / "cache", **given)
+    rows = np.array_split(np.random.default_rng(3).permutation(ROWS), 4)
+    loader = DataLoader(
+        Batches(cache, rows),
+        batch_size=None,
+        num_workers=2,
+        multiprocessing_context=context,
+        persistent_workers=True,
+    )
     for again in range(2):
-        for (rows, images), (known, expected) in zip(loader, plain, strict=True):
-            assert torch.equal(rows, known), again
-            assert torch.equal(images, expected)
+        for images, some in zip(loader, rows, strict=True):
+            assert torch.equal(images, cache.batch(some)), again
             assert images.is_contiguous(memory_format=torch.channels_last)
-    loader.set_epoch(5, skip=1)
-    assert epoch(loader) == epoch(crop_loader(cache, None, 16, seed=3, epoch=5, skip=1))
+            # The batch came in memory that the worker shares: it was not copied.
+            assert images.is_shared()
 
 
 def test_large_crops_come_from_workers_that_were_forked_after_opencv_used_threads(tmp_path):
@@ -640,30 +601,19 @@ def test_large_crops_come_from_workers_that_were_forked_after_opencv_used_thread
         crops=crops_of(boxed, size=600),
         workers=0,
     )
-    assert len(list(crop_loader(cache, None, 4, workers=1))) == 2
+    rows = np.split(np.arange(8), 2)
+    loader = DataLoader(Batches(cache, rows), batch_size=None, num_workers=1)
+    assert [tuple(images.shape) for images in loader] == [(4, 3, 600, 600)] * 2
 
 
-def test_the_data_set_serves_any_loader(cache):
-    dataset = CropDataset(cache, [7, 2, 9])
-    row, image = dataset[1]
-    assert (row, image.shape, image.dtype) == (2, (3, SIZE, SIZE), torch.uint8)
-    rows, images = next(iter(DataLoader(dataset, batch_size=3)))
-    assert rows.tolist() == [7, 2, 9]
-    assert torch.equal(images, cache.batch([7, 2, 9]))
-    assert len(CropDataset(cache)) == ROWS
-
-
-def test_what_the_loader_refuses(cache):
-    for options, said in (
-        ({"world": 3}, "batch_size must be a multiple of the 3 processes, got 8"),
-        ({"rank": 1}, "rank must be from 0 to 0, got 1"),
-        ({"seed": -1}, "seed must not be negative, got -1"),
-        ({"skip": 9}, "skip from 0 to 8, got 0 and 9"),
-        ({"epoch": -1}, "epoch must not be negative"),
-    ):
-        with pytest.raises(ValueError, match=said):
-            crop_loader(cache, None, 8, **options)
-    with pytest.raises(ValueError, match="rows must be from 0 to 59, got 3 to 60"):
-        crop_loader(cache, [3, 60], 8)
-    with pytest.raises(ValueError, match=r"rows must be \(M,\) row numbers, got \(1, 2\)"):
-        CropDataset(cache, [[3, 4]])
+def test_a_row_without_a_crop_is_an_error_in_a_worker_too(tmp_path, given):
+    (given["images"] / "0.jpg").unlink()
+    cache = build_crop_cache(tmp_path / "cache", **given)
+    lost = np.flatnonzero(~cache.usable)
+    assert len(lost)
+    with pytest.raises(ValueError, match=rf"row {lost[0]} has no crop: image missing"):
+        cache.batch(lost)
+    loader = DataLoader(Batches(cache, [lost]), batch_size=None, num_workers=1)
+    with pytest.raises(ValueError, match=rf"row {lost[0]} has no crop: image missing"):
+        next(iter(loader))
+    assert len(cache.batch([])) == 0

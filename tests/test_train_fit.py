@@ -104,7 +104,12 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_if_it_had_not(changes, tmp_p
 
 def test_a_run_that_was_killed_ends_bit_for_bit_as_if_it_had_not(tmp_path):
     config = a_run(
-        max_steps=24, checkpoint_every=2, inputs="joints", joint_dropout=0.2, folder=studio("human36m")
+        max_steps=24,
+        window=100,
+        checkpoint_every=2,
+        inputs="joints",
+        joint_dropout=0.2,
+        folder=studio("human36m"),
     )
     finish(start(config, tmp_path / "whole"))
     killed = start(config, tmp_path / "killed")
@@ -243,8 +248,8 @@ def test_data_that_is_not_there_is_said(tmp_path):
         fit(a_run(data=[]), tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         fit(a_run(data=[str(tmp_path / "nowhere")]), tmp_path)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"none of 12 crops can be made; row 0: image missing"):
-        (tmp_path / "empty").mkdir()
         fit(a_run(images=[str(tmp_path / "empty")]), tmp_path / "run")
     with pytest.raises(ValueError, match="device 'cuda:77' cannot be used"):
         fit(a_run(device="cuda:77"), tmp_path)

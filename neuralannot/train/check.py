@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from neuralannot.images import read_image, write_image
+from neuralannot.images import is_cut_short, read_image, write_image
 from neuralannot.joint_sets import JointSet
 from neuralannot.render import PALETTE, draw_joints
 from neuralannot.train.crops import CROP_UNITS, Crops, crops_of, cut
@@ -222,7 +222,7 @@ def _image_troubles(
 def _image_trouble(folder: Path, name: str, size: tuple[int, int]) -> ImageTrouble | None:
     path = folder / name
     try:
-        if _cut_short(path.read_bytes()):
+        if is_cut_short(path.read_bytes()):
             return ImageTrouble(name, "unreadable", "the file is cut short")
         height, width = read_image(path).shape[:2]
     except FileNotFoundError:
@@ -232,14 +232,6 @@ def _image_trouble(folder: Path, name: str, size: tuple[int, int]) -> ImageTroub
     if (width, height) != size and min(size) > 0:
         return ImageTrouble(name, "another size", f"{width}x{height} px, annotated as {size[0]}x{size[1]}")
     return None
-
-
-def _cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end. Decoders fill up what is missing, with grey, and say nothing."""
-    if data.startswith(b"\xff\xd8"):
-        # The last start of a scan: within its data, FF is always followed by 00 or a restart marker.
-        return data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0
-    return data.startswith(b"\x89PNG") and b"IEND" not in data[-1024:]
 
 
 def _draw_sheet(samples: Samples, out: Path, workers: int) -> None:

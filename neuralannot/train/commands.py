@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import types
 import typing
@@ -39,12 +40,20 @@ def add_commands(command: Command, new_group: Callable[..., Any]) -> None:
         "neuralannot train check human36m --data human36m --model smpl --out human36m.jpg",
         group,
     )
-    check.add_argument("data_set", help="human36m, mscoco, own-coco, ... (an unknown name lists them)")
+    check.add_argument("data_set", help="human36m, mscoco, coco-format, ... (an unknown name lists them)")
     check.add_argument("--data", required=True, help="folder with the annotation files")
     check.add_argument("--images", help="image folder (default: in the data folder)")
+    check.add_argument("--annotations", metavar="FILE", help="annotation file, where it has another name")
     check.add_argument("--model", required=True, choices=("smpl", "smplx", "mano", "flame"))
-    check.add_argument("--split", help="of data sets that have several")
-    check.add_argument("--every", type=int, default=1, help="of video frames, every how many-th")
+    check.add_argument("--split", help="of data sets that have several (default: train)")
+    check.add_argument("--subjects", nargs="+", type=int, metavar="N", help="MoCap: only these subjects")
+    check.add_argument("--views", nargs="+", type=int, metavar="N", help="MoCap: only these camera numbers")
+    check.add_argument("--every", type=int, default=1, help="MoCap: every how many-th frame (default: all)")
+    check.add_argument(
+        "--min-joints", type=int, default=1, help="leave out samples with fewer valid joints (default: 1)"
+    )
+    check.add_argument("--joint-set", help="your own data: its joint set, where the file does not say")
+    check.add_argument("--name", help="your own data: what to call it")
     check.add_argument("--count", type=int, default=48, help="crops on the sheet (default: %(default)s)")
     check.add_argument("--out", required=True, help="picture to write (.jpg, .png)")
 
@@ -83,15 +92,18 @@ def add_commands(command: Command, new_group: Callable[..., Any]) -> None:
     synth.add_argument("--count", type=int, default=400, help="images (default: %(default)s)")
     synth.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     synth.add_argument("--image-size", type=int, help="side of an image, px (default: the layout's)")
+    synth.add_argument("--views", type=int, help="cameras a frame (default: the layout's)")
     synth.add_argument("--noise", type=float, default=0.0, help="of GT joints: mm in 3D, px in 2D")
     synth.add_argument("--missing", type=float, default=0.0, help="share of GT joints that are missing")
     synth.add_argument("--model", choices=("smpl", "smplx"), help="of human36m's bodies (default: smpl)")
     synth.add_argument("--body-models", metavar="DIR", help="official files (default: the open body)")
+    synth.add_argument("--regressor", metavar="FILE", help="official bodies: the data set's joints, .npy")
     synth.add_argument("--workers", type=int, help="processes (default: one a core)")
 
 
 def _field_arguments(parser: argparse.ArgumentParser, names: typing.Iterable[str]) -> None:
     """An option for each field of `TrainConfig`; what is not given stays as the preset has it."""
+    parser.allow_abbrev = False  # a misspelt field must not become another
     kinds = field_types()
     helps = {f.name: f.metadata["help"] for f in fields(TrainConfig)}
     for name in names:
@@ -109,7 +121,8 @@ def _changes(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        sys.stdout.write(line + "\n")
 
 
 def _fit(options: argparse.Namespace) -> None:
@@ -132,8 +145,14 @@ def _check(options: argparse.Namespace) -> None:
         options.data,
         model=options.model,
         images=options.images,
+        annotations=options.annotations,
         split=options.split,
+        subjects=options.subjects,
+        views=options.views,
         every=options.every,
+        min_joints=options.min_joints,
+        joint_set=options.joint_set,
+        name=options.name,
     )
     _print(str(check_samples(samples, options.out, count=options.count, progress=sys.stderr.isatty())))
     _print(f"{options.out}")
@@ -149,7 +168,12 @@ def _annotate(options: argparse.Namespace) -> None:
     leave_world()
     for reason, count in result.unusable.items():
         _print(f"without a fit: {count} ({reason})")
-    _print(f"{result.count} fits of {result.samples} samples: {', '.join(map(str, result.files))}")
+    if result.unusable:
+        _print(f"listed in {result.listed}")
+    error = f"{1000 * result.error:.1f} mm" if result.is_mocap else f"{result.error:.2f} px of 256 px crops"
+    _print(f"{result.count} fits of {result.samples} samples, joint error {error}:")
+    for path in result.files:
+        _print(f"{path}")
 
 
 def _merge(options: argparse.Namespace) -> None:
@@ -184,8 +208,14 @@ def _synth(options: argparse.Namespace) -> None:
         count=options.count,
         seed=options.seed,
         image_size=options.image_size,
+        views=options.views,
+        regressor=options.regressor,
         workers=options.workers,
         progress=sys.stderr.isatty(),
         **given,
     )
-    _print(str(report))
+    _print(f"{report.image_count} images, {report.annotation_count} annotations: {report.out}")
+    for path in report.truth:
+        _print(f"true parameters: {path}")
+    for text in report.left_out:
+        _print(f"left out: {text}")

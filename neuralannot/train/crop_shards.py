@@ -17,6 +17,7 @@ import numpy as np
 
 from neuralannot.atomic import whole_file
 from neuralannot.columns import texts_to_bytes
+from neuralannot.images import is_cut_short
 from neuralannot.store import SUFFIX, write_table
 from neuralannot.train.crops import Crops, cut
 
@@ -224,8 +225,8 @@ def _decoded(path: Path) -> tuple[np.ndarray | None, int, str]:
         return None, MISSING, str(path)
     except PermissionError as error:
         return None, UNREADABLE, f"{path}: {error.strerror}"
-    if _cut_short(data):
-        return None, UNREADABLE, f"{path}: a JPEG that ends too early, {len(data)} bytes"
+    if is_cut_short(data):
+        return None, UNREADABLE, f"{path}: cut short, {len(data)} bytes"
     try:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
@@ -234,11 +235,6 @@ def _decoded(path: Path) -> tuple[np.ndarray | None, int, str]:
     if image is None:
         return None, UNREADABLE, f"{path}: not an image that opencv can read, {len(data)} bytes"
     return image, 0, ""
-
-
-def _cut_short(data: bytes) -> bool:
-    """Whether a JPEG has no end after its last scan: opencv before 5 fills up what is missing with grey."""
-    return data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
 
 
 def usable_cores() -> int:

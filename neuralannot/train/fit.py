@@ -85,9 +85,9 @@ def fit(config: TrainConfig, out: str | os.PathLike, *, progress: bool = False) 
             plateau.add(means["total"], step)
             log.add(step, means, plateau.lr, batch.whole)
             if step % config.checkpoint_every == 0 or plateau.is_over(step):
-                _save(config, out, world, data, network, optimiser, precision, plateau, step)
+                _save(config, out, world, data, machinery, network, optimiser, precision, plateau, step)
         if not (out / CHECKPOINT).is_file():
-            _save(config, out, world, data, network, optimiser, precision, plateau, step)
+            _save(config, out, world, data, machinery, network, optimiser, precision, plateau, step)
     world.barrier()
     return FitResult(out / CHECKPOINT, step, log.last_means, plateau.has_converged)
 
@@ -212,6 +212,7 @@ def _save(
     out: Path,
     world: World,
     data: TrainingData,
+    machinery: Machinery,
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
     precision: Precision,
@@ -228,8 +229,8 @@ def _save(
         optimiser.state_dict(),
         step,
         config,
-        network.spec,  # type: ignore[arg-type]
-        surroundings(config, network),  # type: ignore[arg-type]
+        machinery.network.spec,
+        surroundings(config, machinery.network, machinery.body),
         {s.name: list(s.joints) for s in data.joint_sets},
         progress,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,11 +249,12 @@ def build_machinery(
     return Machinery(network.to(device), body, points, weights, frozenset(weak[config.mode]))
 
 
-def surroundings(config: TrainConfig, network: Annotator) -> dict[str, Any]:
+def surroundings(config: TrainConfig, network: Annotator, body: BodyModel) -> dict[str, Any]:
     """What a network's weights rely on, outside of it: kept in checkpoints, and checked."""
     prior = network.prior
     return {
         "prior": "" if prior is None else prior.fingerprint,
+        "body model": hashlib.blake2b(body.v_template.cpu().numpy().tobytes(), digest_size=8).hexdigest(),
         "image_size": config.image_size,
         "crop_scale": config.crop_scale,
         "mean": list(IMAGE_MEAN),
