@@ -9,7 +9,6 @@ Stands above the studio and the training, which do not know of each other, as th
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import time
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from neuralannot.synthetic import StudioReport
     from neuralannot.train.config import TrainConfig
     from neuralannot.train.evaluation import AnnotationErrors, JointErrors
-    from neuralannot.train.samples import Samples
 
 #: (layout, model) -> the preset that is trained.
 RUNS: Mapping[tuple[str, str], str] = types.MappingProxyType(
@@ -84,6 +82,7 @@ def showcase(
     seed: int = 0,
     pictures: int = 24,
     workers: int | None = None,
+    full: bool = False,
     changes: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Showcase:
@@ -94,7 +93,8 @@ def showcase(
     `count`: images; `image_size`: their side, px; `minutes`: of training, which ends when the loss has
     converged, or at this time: then the rate falls after three quarters and after nine tenths of it, as
     often as `lr_drops` has it and it has not by itself. `pictures`: annotations on
-    the sheet. `workers`: processes that draw the studio. `changes`: fields of `TrainConfig` other than the
+    the sheet. `workers`: processes that draw the studio. `full`: train the preset of the paper's size, on a
+    GPU, instead of the tiny one. `changes`: fields of `TrainConfig` other than the
     preset has them. Called again, all goes on where it stopped;
     more minutes than before go on at the rate that the training had come to.
 
@@ -106,6 +106,7 @@ def showcase(
     from neuralannot.train.config import preset
     from neuralannot.train.data import read_samples
     from neuralannot.train.evaluation import joint_errors
+    from neuralannot.train.pictures import curve_picture, overlay_sheet
 
     out = Path(out)
     model = model or next((m for known, m in RUNS if known == layout), "")
@@ -115,7 +116,7 @@ def showcase(
         )
     if not minutes > 0:
         raise ValueError(f"minutes must be positive, got {minutes}")
-    config = preset(RUNS[layout, model], **{"seed": seed, **(changes or {})})
+    config = preset(preset_of(layout, model, full=full), **{"seed": seed, **(changes or {})})
     bodies = model if layout == "human36m" else None
     name = "-".join(["studio", layout, *([bodies] if bodies else []), str(count)])
     with warnings.catch_warnings():
@@ -152,8 +153,13 @@ def showcase(
         folder, made.files, trained.steps, trained.seconds / 60, trained.converged, truth, joints
     )
     with whole_file(folder / "report.txt") as part:
-        part.write_text("\n".join(_lines(found, studio, config)) + "\n")
+        part.write_text("\n".join(_lines(found, studio, config, full=full)) + "\n")
     return found
+
+
+def preset_of(layout: str, model: str, *, full: bool) -> str:
+    """The name of the preset that is trained, the paper's size where it is to be full."""
+    return RUNS[layout, model].removeprefix("tiny-") if full else RUNS[layout, model]
 
 
 # --- training, for so many minutes
@@ -197,15 +203,10 @@ def _train(config: TrainConfig, out: Path, budget: float, *, progress: bool) -> 
 
 def _speed(log: Path, batch: int) -> float:
     """Steps a second, of the last lines of a log: the first are slower."""
-    rates = [float(row["images_per_second"]) for row in _log_rows(log)[-5:]]
+    from neuralannot.train.pictures import log_rows
+
+    rates = [float(row["images_per_second"]) for row in log_rows(log)[-5:]]
     return float(np.median(rates)) / batch if rates else 1.0
-
-
-def _log_rows(log: Path) -> list[dict[str, str]]:
-    if not log.is_file():
-        return []
-    with log.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _lower_rate(checkpoint: Path, times: int) -> None:
@@ -255,9 +256,11 @@ def _against_truth(files: Sequence[Path], studio: StudioReport, model: str) -> A
     return annotation_errors(mine, other, regressor=regressor)
 
 
-def _lines(found: Showcase, studio: StudioReport, config: TrainConfig) -> list[str]:
+def _lines(found: Showcase, studio: StudioReport, config: TrainConfig, *, full: bool) -> list[str]:
     """The report."""
-    preset = RUNS[studio.layout, config.model]
+    from neuralannot.train.pictures import log_rows
+
+    preset = preset_of(studio.layout, config.model, full=full)
     lines = [
         f"{studio.layout}, {config.model}",
         f"{studio.image_count} images, {studio.annotation_count} annotations",
@@ -275,7 +278,7 @@ def _lines(found: Showcase, studio: StudioReport, config: TrainConfig) -> list[s
         "",
         "losses of the last lines of the log:",
     ]
-    rows = _log_rows(found.folder / "train" / "log.csv")[-1:]
+    rows = log_rows(found.folder / "train" / "log.csv")[-1:]
     return lines + [f"{name} {float(value):.4g}" for row in rows for name, value in row.items()]
 
 
@@ -285,104 +288,6 @@ def _differences(config: TrainConfig, name: str) -> str:
     changed = [f.name for f in fields(config) if getattr(config, f.name) != getattr(PRESETS[name], f.name)]
     there = [f"{n}={getattr(config, n)}" for n in changed if n not in ("data", "images")]
     return ", ".join(there) or "as it is"
-
-
-# --- pictures
-
-_TILE, _GAP, _PAIRS = 240, 4, 4
-
-
-def overlay_sheet(
-    gt: PseudoGT, samples: Samples, errors: JointErrors, out: Path, *, count: int, seed: int
-) -> None:
-    """Pairs of an image's part and the same with all of its fits drawn over it, of `count` random fits."""
-    from neuralannot.images import write_image
-
-    count = min(count, len(errors))
-    chosen = np.sort(np.random.default_rng(seed).choice(len(errors), count, replace=False))
-    columns = max(1, min(_PAIRS, count))
-    lines = max(1, -(-count // columns))
-    across, down = 2 * _TILE + _GAP, _TILE + _GAP
-    sheet = np.full((lines * down + _GAP, columns * across + _GAP, 3), 24, np.uint8)
-    for number, at in enumerate(chosen.tolist()):
-        top, left = _GAP + number // columns * down, _GAP + number % columns * across
-        sheet[top : top + _TILE, left : left + 2 * _TILE] = np.concatenate(
-            _tiles(gt, samples, errors, at), axis=1
-        )
-    write_image(out, sheet)
-
-
-def _tiles(gt: PseudoGT, samples: Samples, errors: JointErrors, at: int) -> list[np.ndarray]:
-    """The crop of a fit's box, without and with the fits of its image; its id, and its error in the image."""
-    import cv2
-
-    from neuralannot.images import read_image
-    from neuralannot.train.crops import crops_of, cut
-
-    sample = errors.rows[at, 1]
-    path = samples.image_path[sample]
-    of_image = errors.rows[samples.image_path[errors.rows[:, 1]] == path, 0]
-    image = read_image(samples.images / str(path))
-    drawn = gt.rows(of_image).forward().overlay(image)
-    crop = crops_of(replace(samples.rows(sample[None]), side=None), size=_TILE)  # hands as they are
-    tiles = [cut(picture, crop.affine[0], _TILE) for picture in (image, drawn)]
-    side = "" if samples.side is None else f" {samples.side[sample]}"
-    for tile, text in zip(tiles, (f"{samples.ids[sample]}{side}", f"{errors.percent[at]:.1f}%"), strict=True):
-        for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-            place = (5, _TILE - 7)
-            cv2.putText(tile, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, color, thickness, cv2.LINE_AA)
-    return tiles
-
-
-_WIDTH, _HEIGHT, _EDGE = 900, 520, 64  # px of the curve's picture, and its margin
-_INK, _PALE = (40, 40, 40), (222, 222, 222)
-
-
-def curve_picture(log: Path, out: Path) -> None:
-    """The losses of a log over the steps, on a logarithmic scale; a grey line where the rate fell."""
-    import cv2
-
-    from neuralannot.images import write_image
-    from neuralannot.render import PALETTE
-
-    rows = _log_rows(log)
-    names = [n for n in (rows[0] if rows else {}) if n not in ("step", "lr", "images_per_second")]
-    picture = np.full((_HEIGHT, _WIDTH, 3), 255, np.uint8)
-    steps = np.array([float(row["step"]) for row in rows])
-    rates = np.array([float(row["lr"]) for row in rows])
-    values = np.array([[float(row[name]) for name in names] for row in rows]).reshape(len(rows), len(names))
-    seen = values[np.isfinite(values) & (values > 0)]
-    low = np.floor(np.log10(seen.min())) if len(seen) else -1.0
-    high = max(np.ceil(np.log10(seen.max())), low + 1) if len(seen) else 0.0
-
-    def text(words: str, x: float, y: float, color: Sequence[int] = _INK) -> None:
-        place = (round(x), round(y))
-        cv2.putText(picture, words, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, tuple(color), 1, cv2.LINE_AA)
-
-    def at(step: np.ndarray, value: np.ndarray) -> np.ndarray:
-        x = _EDGE + step / max(1.0, steps.max(initial=1)) * (_WIDTH - 2 * _EDGE)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            part = (np.log10(value) - low) / (high - low)
-        return np.stack([x, _HEIGHT - _EDGE - np.clip(part, 0, 1) * (_HEIGHT - 2 * _EDGE)], axis=-1)
-
-    for power in range(int(low), int(high) + 1):
-        (x, y), (end, _) = at(np.array([0.0, steps.max(initial=1)]), np.full(2, 10.0**power)).tolist()
-        cv2.line(picture, (round(x), round(y)), (round(end), round(y)), _PALE, 1)
-        text(f"1e{power}", 10, y + 5)
-    for step in steps[1:][np.diff(rates) < 0]:
-        x = round(float(at(step, np.array(1.0))[0]))
-        cv2.line(picture, (x, _EDGE), (x, _HEIGHT - _EDGE), (150, 150, 150), 1)
-        text("rate / 10", x + 4, _EDGE - 6)
-    for number, name in enumerate(names):
-        color = _INK if name == "total" else (PALETTE[number % len(PALETTE)] * 0.8).astype(int).tolist()
-        fine = values[:, number] > 0
-        points = np.rint(at(steps[fine], values[fine, number])).astype(np.int32)
-        cv2.polylines(picture, [points], False, tuple(color), 2 if name == "total" else 1, cv2.LINE_AA)
-        text(name, _EDGE + 130 * (number % 6), 20 + 18 * (number // 6), color)
-    text("steps", _WIDTH // 2 - 20, _HEIGHT - 18)
-    text("0", _EDGE, _HEIGHT - _EDGE + 20)
-    text(f"{steps.max(initial=0):.0f}", _WIDTH - _EDGE - 30, _HEIGHT - _EDGE + 20)
-    write_image(out, picture)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -398,6 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--image-size", type=int, help="side of an image, px (default: the layout's)")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--pictures", type=int, default=24, help="fits on the sheet (default: %(default)s)")
+    parser.add_argument("--full", action="store_true", help="the paper's network and batch, for a GPU")
     parser.add_argument("--workers", type=int, help="processes that draw the studio (default: one a core)")
     parser.add_argument(
         "--set",

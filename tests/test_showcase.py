@@ -14,14 +14,16 @@ import torch
 from neuralannot import load_pseudo_gt
 from neuralannot import showcase as program
 from neuralannot.images import read_image
-from neuralannot.showcase import FILES, RUNS, curve_picture, main, overlay_sheet, showcase
+from neuralannot.showcase import FILES, RUNS, main, showcase
 from neuralannot.synthetic import LAYOUTS, StudioReport, make_studio
+from neuralannot.train import pictures
 from neuralannot.train.checkpoint import load_checkpoint
 from neuralannot.train.config import PRESETS, TrainConfig, preset
 from neuralannot.train.crops import crops_of
 from neuralannot.train.data import read_samples
 from neuralannot.train.evaluation import joint_errors
 from neuralannot.train.fit import FitResult
+from neuralannot.train.pictures import curve_picture, overlay_sheet
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 
@@ -159,8 +161,8 @@ def test_true_fits_cover_their_people(layout, model, studios, tmp_path):
     assert errors.percent.max() < 0.1
     overlay_sheet(gt, samples, errors, tmp_path / "sheet.png", count=9, seed=0)
     sheet = read_image(tmp_path / "sheet.png").astype(int)
-    count, tile, gap = len(errors), program._TILE, program._GAP
-    columns = min(count, program._PAIRS)
+    count, tile, gap = len(errors), pictures._TILE, pictures._GAP
+    columns = min(count, pictures._PAIRS)
     assert sheet.shape[1] == columns * (2 * tile + gap) + gap
     for at, (row, sample) in enumerate(errors.rows):
         left, top = gap + at % columns * (2 * tile + gap), gap + at // columns * (tile + gap)
@@ -192,10 +194,10 @@ def test_curve(tmp_path):
     (tmp_path / "log.csv").write_text("\n".join(rows) + "\n")
     curve_picture(tmp_path / "log.csv", tmp_path / "loss.png")
     picture = read_image(tmp_path / "loss.png").astype(int)
-    edge, width, height = program._EDGE, program._WIDTH, program._HEIGHT
+    edge, width, height = pictures._EDGE, pictures._WIDTH, pictures._HEIGHT
     for part in (0.1, 0.3, 0.62, 0.9):
         x, y = (round(edge + part * (side - 2 * edge)) for side in (width, height))
-        assert (np.abs(picture[y - 1 : y + 2, x] - program._INK).max(axis=-1) < 60).any()
+        assert (np.abs(picture[y - 1 : y + 2, x] - pictures._INK).max(axis=-1) < 60).any()
         assert (picture[y + 40, x] > 200).all()
     x = round(edge + 0.5 * (width - 2 * edge))
     assert (picture[edge + 40 : edge + 140, x] == 150).all()
@@ -203,7 +205,7 @@ def test_curve(tmp_path):
 
 def test_curve_of_nothing(tmp_path):
     curve_picture(tmp_path / "log.csv", tmp_path / "loss.png")
-    assert read_image(tmp_path / "loss.png").shape == (program._HEIGHT, program._WIDTH, 3)
+    assert read_image(tmp_path / "loss.png").shape == (pictures._HEIGHT, pictures._WIDTH, 3)
 
 
 # --- time
