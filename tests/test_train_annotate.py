@@ -563,3 +563,13 @@ def test_arguments_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder of FFHQ"):
         annotate(checkpoint, tmp_path, data=[str(tmp_path / "nowhere")])
     assert sorted(p.name for p in tmp_path.iterdir()) == []
+
+
+def test_a_view_with_few_joints_is_not_the_best_for_that():
+    error = np.array([0.0, 0.009, 0.002, np.nan])
+    judged = room._judged(error, np.array([1, 21, 3, 0]), 21)
+    assert judged.argsort()[0] in (1, 2)
+    assert judged[0] > 100
+    assert judged[1] == pytest.approx(0.009 * np.sqrt(21 / 20))
+    assert judged[2] == pytest.approx(0.002 * np.sqrt(21 / 2))
+    assert np.isnan(judged[3])

@@ -240,6 +240,7 @@ def test_every_field_is_an_option(name, run):
     """What is given replaces the preset's value, whatever its kind; what is not stays."""
     given: dict[str, Any] = {
         "model": "smplx", "mode": "wild", "precision": "bf16", "data_set": ("mpii",), "outputs": "rotation6d",
+        "backbone": "resnet34", "inputs": "joints",
         "data": ("a b",), "images": ("c",), "annotations": ("d",), "pseudo_gt": ("e",), "subjects": (1, 5),
     }  # fmt: skip
     for field, kind in field_types().items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -135,6 +136,40 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(tmp_path):
     assert load_checkpoint(tmp_path / CHECKPOINT).step == 6
 
 
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("surroundings", "was trained with another mean"),
+        ("joint_sets", "was trained with another joint set"),
+        ("rest_torso", "was trained with another joint regressor"),
+    ],
+)
+def test_a_checkpoint_of_another_body_is_not_gone_on_with(what, message, tmp_path):
+    config = a_run(inputs="joints", max_steps=2)
+    fit(config, tmp_path)
+    found = load_checkpoint(tmp_path / CHECKPOINT)
+    if what == "rest_torso":
+        found.network["rest_torso"][0] += 0.01
+    else:
+        getattr(found, what)["mean" if what == "surroundings" else "other-3"] = ["a"]
+    save_checkpoint(found, tmp_path / CHECKPOINT)
+    with pytest.raises(ValueError, match=message):
+        fit(replace(config, max_steps=4), tmp_path)
+
+
+def test_joints_that_changed_end_a_run_and_files_that_moved_do_not(tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(studio("human36m"), moved, symlinks=True)
+    config = a_run(inputs="joints", max_steps=2)
+    fit(config, tmp_path / "run")
+    there = replace(config, data=(str(moved),), max_steps=4)
+    assert fit(there, tmp_path / "run").steps == 4
+    path = moved / "annotations" / "Human36M_subject1_joint_3d.json"
+    path.write_text(path.read_text().replace("1", "2"))
+    with pytest.raises(ValueError, match="was trained with another set of samples or joints; choose"):
+        fit(replace(there, max_steps=6), tmp_path / "run")
+
+
 # --- two processes
 
 
@@ -157,6 +192,20 @@ def test_two_processes_give_what_one_gives(changes, tmp_path):
     assert float(rows_of(tmp_path / "one")[0]["total"]) == pytest.approx(
         float(rows_of(tmp_path / "two")[0]["total"]), rel=1e-5
     )
+
+
+def test_shared_batch_norm_takes_half_precision(tmp_path):
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        plain = torch.nn.BatchNorm2d(5)
+        shared = _SharedBatchNorm2d.of(plain)
+        x = torch.randn(4, 5, 6, 7).bfloat16()
+        found = shared(x)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.float(), plain(x.float()), atol=0.05, rtol=0.05)
+        torch.testing.assert_close(shared.running_var, plain.running_var)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_batch_norm_over_one_process_is_torch_s(tmp_path):
@@ -253,6 +302,11 @@ def test_data_that_is_not_there_is_said(tmp_path):
         fit(a_run(images=[str(tmp_path / "empty")]), tmp_path / "run")
     with pytest.raises(ValueError, match="device 'cuda:77' cannot be used"):
         fit(a_run(device="cuda:77"), tmp_path)
+    # What is wrong with the options is said before crops are cut.
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pth: no such checkpoint \(backbone_weights\)"):
+        fit(a_run(backbone_weights="nothing.pth", data=["nowhere"]), tmp_path)
+    with pytest.raises(ValueError, match="unknown pose prior 'vpose'"):
+        fit(a_run("mscoco", "tiny-mscoco-smpl", prior="vpose", data=["nowhere"]), tmp_path)
     with pytest.raises(ValueError, match="precision fp16 needs a GPU"):
         fit(a_run(inputs="joints", precision="fp16"), tmp_path)
 

@@ -302,3 +302,23 @@ def test_first_stage_parameters_are_compared_as_rotations():
     off = the_losses(out | {"betas": out["betas"] + 1}, full, {"joints_2d"})["parameters"]
     assert off[:2].min() > 0.3
     assert off[2] == 0
+
+
+def test_official_bodies_without_a_regressor_are_warned_of(monkeypatch):
+    from neuralannot.train import joint_points as room
+
+    body = load_body_model("smpl")
+    monkeypatch.setattr(body, "is_open", False)  # official files are licensed: these stand in for them
+    monkeypatch.setattr(room, "_regressor", lambda *_: None)
+    with pytest.warns(UserWarning, match=r"no human36m-17 regressor for official smpl was given: 17 of its"):
+        joint_points(body, [JOINT_SETS["human36m-17"]])
+
+
+def test_half_precision_leaves_the_joints_their_millimetres():
+    network = a_network(inputs="joints")
+    _, joints, valid = given()
+    plain = network(None, joints, valid)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = network(None, joints, valid)
+    for name, value in plain.items():
+        torch.testing.assert_close(half[name], value)

@@ -170,7 +170,7 @@ def interhand_regressor(model: BodyModel) -> JointRegressor:
     if model.is_open:
         return _open_regressor(f"interhand-21-{model.side}", "mano")
     names = JOINT_SETS[f"interhand-21-{model.side}"].joints
-    own = model.J_regressor.numpy()
+    own = model.J_regressor.cpu().numpy()
     weights = np.zeros((len(names), model.num_vertices), np.float32)
     for row, name in enumerate(names):
         if name in model.joint_names[: len(own)]:

@@ -41,6 +41,7 @@ from neuralannot.train.views import best_view, fuse_views, group_views
 VIEWS = ("best", "fuse")
 UNUSABLE = "unusable.csv"
 _CHUNK = 2048
+_SAYS_NOTHING = 1e3  # metres: any other view is better
 # The fields that say which samples there are. Those of the first row are each data set's own.
 _OF_DATA_SET = ("data", "images", "annotations", "split", "subjects", "only_views", "every", "joint_set")
 _OF_SAMPLES = (*_OF_DATA_SET, "data_set", "min_joints")
@@ -176,7 +177,7 @@ def restored(
             f"{now[other[0]]!r} here"
         )
     weights = dict(checkpoint.network)
-    if checkpoint.joint_sets == _joints_of(data):
+    if checkpoint.joint_sets == data.joint_names:
         rest, here = weights["rest_torso"], network.rest_torso.cpu()
         if rest.shape != here.shape or not torch.allclose(rest, here, atol=1e-4):
             raise ValueError(
@@ -192,10 +193,6 @@ def restored(
     return machinery
 
 
-def _joints_of(data: TrainingData) -> dict[str, list[str]]:
-    return {s.name: list(s.joints) for s in data.joint_sets}
-
-
 def _check(checkpoint: Checkpoint, config: TrainConfig, data: TrainingData) -> None:
     """That the network fits the data: its joints, and what images go through."""
     if not checkpoint.spec.camera and not data.samples[0].is_mocap:
@@ -203,7 +200,7 @@ def _check(checkpoint: Checkpoint, config: TrainConfig, data: TrainingData) -> N
             f"the checkpoint was trained with GT 3D joints, which {config.data_set[0]} has not: without them "
             "nobody knows where a body is; train in mode wild"
         )
-    wanted = _joints_of(data)
+    wanted = data.joint_names
     if checkpoint.joint_sets != wanted and checkpoint.spec.sees_joints:
         raise ValueError(
             f"the checkpoint's network takes the joints of {', '.join(checkpoint.joint_sets)}; those of "
@@ -322,8 +319,10 @@ def _one_a_frame(
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Of the fits of one frame, seen by several cameras, one: its parameters, a row of it, its error."""
     groups = group_views(samples.keys, samples.side)
+    known = machinery.points.known.cpu().numpy()
+    judged = _judged(error, (samples.valid & known).sum(1), len(known))
     if views == "best":
-        rows = best_view(groups, error)
+        rows = best_view(groups, judged)
         rows = rows[rows >= 0]
         return {name: value[rows] for name, value in params.items()}, rows, error[rows]
     assert samples.camera is not None
@@ -346,10 +345,19 @@ def _one_a_frame(
             found[samples.side[rows] == "left", :, 0] *= -1
         return found
 
-    joints = np.where(machinery.points.known.cpu().numpy()[:, None], joints, np.nan)
-    fused = fuse_views(params, groups, error, joints_world=joints, joints_of=joints_of)
+    joints = np.where(known[:, None], joints, np.nan)
+    fused = fuse_views(params, groups, judged, joints_world=joints, joints_of=joints_of)
     there = fused.rows >= 0
     return {n: v[there] for n, v in fused.params.items()}, fused.rows[there], fused.error[there]
+
+
+def _judged(error: np.ndarray, count: np.ndarray, joints: int) -> np.ndarray:
+    """Errors by which views are compared: the fewer joints, the better a placed body can seem to fit.
+
+    `count` (N,): the joints that each error is the mean of; with a single one it says nothing.
+    """
+    fair = error * np.sqrt(joints / np.maximum(count - 1, 1))
+    return np.where(count > 1, fair, np.where(np.isfinite(error), _SAYS_NOTHING, error))
 
 
 # --- what has no fit

@@ -54,6 +54,9 @@ def add_commands(command: Command, new_group: Callable[..., Any]) -> None:
     )
     check.add_argument("--joint-set", help="your own data: its joint set, where the file does not say")
     check.add_argument("--name", help="your own data: what to call it")
+    check.add_argument(
+        "--body-models", metavar="DIR", help="official files (3DPW's joints are posed by them)"
+    )
     check.add_argument("--count", type=int, default=48, help="crops on the sheet (default: %(default)s)")
     check.add_argument("--out", required=True, help="picture to write (.jpg, .png)")
 
@@ -129,8 +132,10 @@ def _fit(options: argparse.Namespace) -> None:
     from neuralannot.train.distributed import leave_world
     from neuralannot.train.fit import fit
 
-    result = fit(config_with(PRESETS[options.preset], _changes(options)), options.out, progress=True)
-    leave_world()
+    try:
+        result = fit(config_with(PRESETS[options.preset], _changes(options)), options.out, progress=True)
+    finally:
+        leave_world()
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     _print(f"{result.steps} steps{', converged' if result.converged else ''}: {losses}")
     _print(f"{result.checkpoint}")
@@ -153,6 +158,7 @@ def _check(options: argparse.Namespace) -> None:
         min_joints=options.min_joints,
         joint_set=options.joint_set,
         name=options.name,
+        body_models=options.body_models,
     )
     _print(str(check_samples(samples, options.out, count=options.count, progress=sys.stderr.isatty())))
     _print(f"{options.out}")
@@ -162,10 +168,12 @@ def _annotate(options: argparse.Namespace) -> None:
     from neuralannot.train.annotate import annotate
     from neuralannot.train.distributed import leave_world
 
-    result = annotate(
-        options.checkpoint, options.out, views=options.views, progress=True, **_changes(options)
-    )
-    leave_world()
+    try:
+        result = annotate(
+            options.checkpoint, options.out, views=options.views, progress=True, **_changes(options)
+        )
+    finally:
+        leave_world()
     for reason, count in result.unusable.items():
         _print(f"without a fit: {count} ({reason})")
     if result.unusable:

@@ -14,6 +14,9 @@ from neuralannot.parameters import HUMAN_MODELS
 
 MODES = ("mocap", "wild", "two-stage")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
+INPUTS = ("image", "joints", "image+joints")
+OUTPUTS = ("rotation6d", "latent")
 
 
 def _about(default: Any, text: str) -> Any:
@@ -32,7 +35,7 @@ class TrainConfig:
     model: str = _about("smpl", "human model: smpl, smplx, mano or flame")
     mode: str = _about("mocap", "mocap (GT 3D joints), wild (GT 2D joints) or two-stage")
 
-    data_set: tuple[str, ...] = _about(("human36m",), "data set(s): see `neuralannot train check --help`")
+    data_set: tuple[str, ...] = _about(("human36m",), "data set(s); an unknown name lists them")
     data: tuple[str, ...] = _about((), "folder(s) with the annotation files")
     images: tuple[str, ...] = _about((), "image folder(s) (default: the data folder)")
     annotations: tuple[str, ...] = _about((), "annotation file(s), where they have other names")
@@ -94,16 +97,27 @@ class TrainConfig:
             "model": tuple(HUMAN_MODELS),
             "mode": MODES,
             "precision": PRECISIONS,
+            "backbone": BACKBONES,
+            "inputs": INPUTS,
+            "outputs": OUTPUTS,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         positive = ("every", "image_size", "crop_scale", "batch", "lr", "patience", "window", "log_every")
-        for name in (*positive, "checkpoint_every"):
+        for name in (
+            *positive,
+            "checkpoint_every",
+            "min_joints",
+            "joint_width",
+            "head_width",
+            "crop_quality",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        least = ("clip", "head_layers", "lr_drops", "max_steps", "gain", "workers")
         for entry in fields(self):
-            if entry.name.endswith("_weight") and getattr(self, entry.name) < 0:
+            if (entry.name.endswith("_weight") or entry.name in least) and getattr(self, entry.name) < 0:
                 raise ValueError(f"{entry.name} must not be negative, got {getattr(self, entry.name)}")
         if not 0 <= self.joint_dropout < 1:
             raise ValueError(f"joint_dropout must be from 0 to below 1, got {self.joint_dropout}")

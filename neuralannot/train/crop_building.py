@@ -173,8 +173,8 @@ def _check_or_clear(folder: Path, parts: Mapping[str, str], replace: bool) -> No
             return
         if not replace:
             raise ValueError(
-                f"{folder} holds a crop cache made from other things: {other}; give another folder, or "
-                "replace=True to make it anew"
+                f"{folder} holds a crop cache made from other things: {other}; delete that folder, or give "
+                "another (--crops; replace=True of build_crop_cache makes it anew)"
             )
         break
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -48,7 +49,8 @@ def join_world(device: str = "") -> World:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        # The first process cuts a data set's crops, which may take hours, while the others wait.
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(days=2))
     return World(rank, size, chosen)
 
 
@@ -63,6 +65,8 @@ def _device(name: str, local_rank: int | None) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if local_rank is not None and device.index is not None:
+            raise ValueError(f"device {name!r} is one for several processes; say cuda, each takes its own")
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", local_rank if local_rank is not None else 0)
         torch.empty(0, device=device)
@@ -115,6 +119,7 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
+        kind, x = x.dtype, x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         count = x.new_tensor([x.numel() / x.shape[1]])
         own = torch.cat([x.sum((0, 2, 3)), count])
         total = _Sum.apply(own)
@@ -131,4 +136,4 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(unbiased, momentum)
         scale = (self.weight * torch.rsqrt(variance + self.eps))[:, None, None]
-        return centred * scale + self.bias[:, None, None]
+        return (centred * scale + self.bias[:, None, None]).to(kind)

@@ -23,6 +23,7 @@ from neuralannot.train.feed import Batch, batches
 from neuralannot.train.log import Log
 from neuralannot.train.losses import sample_losses, total_loss
 from neuralannot.train.plateau import Plateau
+from neuralannot.train.priors import load_prior
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data, surroundings
 from neuralannot.train.targets import Targets
 
@@ -50,6 +51,7 @@ def fit(config: TrainConfig, out: str | os.PathLike, *, progress: bool = False) 
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    _check_before(config, out / CHECKPOINT)
     world = join_world(config.device)
     data = read_data(config, Path(config.crops) if config.crops else out / "crops", world, progress=progress)
     machinery = build_machinery(config, data.joint_sets, world.device)
@@ -61,7 +63,7 @@ def fit(config: TrainConfig, out: str | os.PathLike, *, progress: bool = False) 
     optimiser = torch.optim.Adam(trained, lr=config.lr, fused=True)
     precision = Precision.of(config.precision, world.device)
     plateau = Plateau.of(config, int(data.usable.sum()))
-    step = _resume(config, out / CHECKPOINT, network, optimiser, precision, plateau)
+    step = _resume(config, out / CHECKPOINT, data, machinery, network, optimiser, precision, plateau)
     called = _several(network, config, world)
 
     with Log(out, config, data, world, first_step=step, progress=progress) as log:
@@ -78,7 +80,7 @@ def fit(config: TrainConfig, out: str | os.PathLike, *, progress: bool = False) 
             norm = nn.utils.clip_grad_norm_(trained, config.clip or float("inf"))
             means, is_good = _look(losses, each, norm, batch, world)
             if not is_good:
-                _complain(each, batch, data, out, precision)
+                _complain(each, batch, data, out, precision, world)
             precision.step(optimiser)
             optimiser.zero_grad(set_to_none=True)
             step += 1
@@ -135,18 +137,24 @@ def _look(
     names = [*losses, "total"]
     sums = torch.stack([value.detach().sum() for value in (*losses.values(), each)])
     finite = torch.isfinite(each.detach()).all() & torch.isfinite(norm)
-    *means, is_good = torch.cat([world.sum(sums) / batch.whole, finite[None].to(sums)]).tolist()
-    return dict(zip(names, means, strict=True)), bool(is_good)
+    # One process's trouble is everyone's: all stop, rather than wait for each other.
+    *totals, troubled = world.sum(torch.cat([sums, (~finite)[None].to(sums)])).tolist()
+    return {n: value / batch.whole for n, value in zip(names, totals, strict=True)}, troubled == 0
 
 
-def _complain(each: Tensor, batch: Batch, data: TrainingData, out: Path, precision: Precision) -> None:
+def _complain(
+    each: Tensor, batch: Batch, data: TrainingData, out: Path, precision: Precision, world: World
+) -> None:
     """Stop at a loss that is no number, before it reaches the weights."""
     bad = ~torch.isfinite(each.detach())
-    if precision.scaler is not None and not bad.any():
+    anywhere = float(world.sum(bad.sum().float()[None])[0])
+    if precision.scaler is not None and not anywhere:
         return  # fp16's scaler skips a step whose gradient overflowed
     path = out / CHECKPOINT
     kept = f"the last good checkpoint is {path}" if path.is_file() else "no checkpoint was written yet"
-    if not bad.any():
+    if anywhere and not bad.any():
+        raise ValueError(f"a loss is not finite, another process names the sample; {kept}")
+    if not anywhere:
         raise ValueError(f"the gradient is not finite though every loss is; {kept}; try a lower lr or fp32")
     row = int(batch.rows[int(bad.nonzero()[0, 0])])
     value = float(each.detach()[bad][0])
@@ -221,7 +229,7 @@ def _save(
 ) -> None:
     if not world.is_first:
         return
-    progress = {"plateau": plateau.state(), "rng": torch.get_rng_state()}
+    progress = {"plateau": plateau.state(), "rng": torch.get_rng_state(), "samples": data.digest}
     if precision.scaler is not None:
         progress["scaler"] = precision.scaler.state_dict()
     made = Checkpoint(
@@ -231,19 +239,40 @@ def _save(
         config,
         machinery.network.spec,
         surroundings(config, machinery.network, machinery.body),
-        {s.name: list(s.joints) for s in data.joint_sets},
+        data.joint_names,
         progress,
     )
     save_checkpoint(made, out / CHECKPOINT)
 
 
-# What may differ between the run that wrote a checkpoint and the one that goes on from it.
-_FREE = ("device", "workers", "max_steps", "log_every", "checkpoint_every", "tensorboard", "crops", "compile")
+# What may differ between the run that wrote a checkpoint and the one that goes on from it: where files are
+# does not matter, what is in them is compared by itself.
+_FREE = (
+    *("device", "workers", "max_steps", "log_every", "checkpoint_every", "tensorboard", "crops", "compile"),
+    *("data", "images", "annotations", "body_models", "joint_regressor", "backbone_weights", "pseudo_gt"),
+)
+
+
+def _check_before(config: TrainConfig, path: Path) -> None:
+    """What can be known to be wrong before crops are cut, which takes hours."""
+    if config.outputs == "latent":
+        load_prior(config.prior, config.model, body_models=config.body_models or None)
+    if config.backbone_weights and not Path(config.backbone_weights).is_file():
+        raise FileNotFoundError(f"{config.backbone_weights}: no such checkpoint (backbone_weights)")
+    if not path.is_file():
+        return
+    was, now = load_checkpoint(path).config.as_dict(), config.as_dict()
+    other = [n for n in now if n not in _FREE and was[n] != now[n]]
+    if other:
+        listed = ", ".join(f"{n} {was[n]!r} there, {now[n]!r} here" for n in other)
+        raise ValueError(f"{path} is of another configuration: {listed}; choose another folder, or remove it")
 
 
 def _resume(
     config: TrainConfig,
     path: Path,
+    data: TrainingData,
+    machinery: Machinery,
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
     precision: Precision,
@@ -253,11 +282,16 @@ def _resume(
     if not path.is_file():
         return 0
     found = load_checkpoint(path)
-    was, now = found.config.as_dict(), config.as_dict()
-    other = [n for n in now if n not in _FREE and was[n] != now[n]]
+    here = surroundings(config, machinery.network, machinery.body)
+    other = [name for name in here if found.surroundings.get(name) != here[name]]
+    if found.joint_sets != data.joint_names:
+        other.append("joint set")
+    elif not torch.allclose(found.network["rest_torso"], machinery.network.rest_torso.cpu(), atol=1e-4):
+        other.append("joint regressor")
+    if found.progress.get("samples") != data.digest:
+        other.append("set of samples or joints")
     if other:
-        listed = ", ".join(f"{n} {was[n]!r} there, {now[n]!r} here" for n in other)
-        raise ValueError(f"{path} is of another configuration: {listed}; choose another folder, or remove it")
+        raise ValueError(f"{path} was trained with another {other[0]}; choose another folder, or remove it")
     network.load_state_dict(found.network)
     optimiser.load_state_dict(found.optimiser)
     plateau.load(found.progress["plateau"])

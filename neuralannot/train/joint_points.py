@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,8 @@ def joint_points(
                 f"pass a regressor for it"
             )
         sources += some
+        if not model.is_open and joint_set.name in _FALLBACKS and joint_set.name not in (regressors or {}):
+            _warn_of_names(joint_set, model, names)
     rows = sorted({number for kind, number in sources if kind == "regressor"})
     own = sorted({number for kind, number in sources if kind == "model"})
     place = {("regressor", row): at for at, row in enumerate(rows)}
@@ -100,6 +103,18 @@ def joint_points(
         body = "open" if model.is_open else "official"
         regressed = model.points(JointRegressor(chosen, tuple(map(str, rows)), body=body))
     return JointPoints(model, regressed, own, np.array([place.get(s, -1) for s in sources], np.int64))
+
+
+def _warn_of_names(joint_set: JointSet, model: BodyModel, names: Mapping[tuple[str, str], int]) -> None:
+    """Say what is lost without the data set's own regressor."""
+    lacking = [joint for joint in joint_set.joints if (joint_set.name, joint) not in names]
+    if lacking:
+        warnings.warn(
+            f"no {joint_set.name} regressor for official {model.model} was given: {len(lacking)} of its "
+            "joints are taken by name or left out, centimetres from the data set's; pass "
+            f"joint_regressor {joint_set.name}=FILE.npy",
+            stacklevel=3,
+        )
 
 
 def _names_of(name: str, joint_sets: Sequence[JointSet]) -> tuple[str, ...] | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralannot.parameters import human_model
+from neuralannot.train.config import INPUTS, OUTPUTS
 from neuralannot.train.priors import PosePrior
 from neuralannot.train.resnet import STEM_WIDTH, ResNet
 from neuralannot.train.rotations import (
@@ -22,9 +23,6 @@ from neuralannot.train.rotations import (
     matrix_to_rotation6d,
     rotation6d_to_matrix,
 )
-
-INPUTS = ("image", "joints", "image+joints")
-OUTPUTS = ("rotation6d", "latent")
 
 # The virtual camera of the crops (release, issue 14): focal length and side, in the crop's own pixels.
 FOCAL, CROP = 5000.0, 256.0
@@ -180,11 +178,13 @@ class Annotator(nn.Module):
             assert joints is not None
             assert valid is not None
             seen, heading = self._seen(joints, valid)
-            features.append(self.joint_encoder(seen))
-        found = self.head(features[0] if len(features) == 1 else torch.cat(features, 1))
-        # A body model takes millimetres seriously: from here on in full precision.
-        with torch.autocast(found.device.type, enabled=False):
-            parts = dict(zip(self.widths, found.float().split(list(self.widths.values()), 1), strict=True))
+            # Half precision rounds coordinates to millimetres: joints, head and body stay in full.
+            with torch.autocast(seen.device.type, enabled=False):
+                features.append(self.joint_encoder(seen))
+        with torch.autocast(features[0].device.type, enabled=False):
+            whole = [value.float() if value.dtype != torch.float64 else value for value in features]
+            found = self.head(whole[0] if len(whole) == 1 else torch.cat(whole, 1))
+            parts = dict(zip(self.widths, found.split(list(self.widths.values()), 1), strict=True))
             return self._turned(parts, heading) | (self._place(parts["camera"]) if spec.camera else {})
 
     def _turned(self, parts: Mapping[str, Tensor], heading: Tensor | None) -> dict[str, Tensor]:

@@ -115,8 +115,9 @@ def pose_joints(
     for of_gender, rows in _genders(model, count, side, gender):
         one_side = "right" if model == "mano" else None
         body = model_on(model, body_models, of_gender, one_side, str(device or "cpu"))
-        points = joint_points(body, [joint_set], regressors)
-        where, known = body.J_regressor.device, points.known.cpu().numpy()
+        where = body.J_regressor.device
+        points = joint_points(body, [joint_set], regressors).to(where)
+        known = points.known.cpu().numpy()
         for first in range(0, len(rows), batch_size):
             batch = rows[first : first + batch_size]
             with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,26 @@ class TrainingData:
     @property
     def joint_sets(self) -> list[JointSet]:
         return [s.joint_set for s in self.samples]
+
+    @property
+    def joint_names(self) -> dict[str, list[str]]:
+        """The joint sets in plain values, as a checkpoint has them."""
+        return {s.name: list(s.joints) for s in self.joint_sets}
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells these samples and targets from others, wherever their files are."""
+        digest = hashlib.blake2b(digest_size=16)
+        for some, crops in zip(self.samples, self.crops, strict=True):
+            for array in (some.ids, some.keys, crops.box_xywh, crops.flip):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(self.usable.tobytes())
+        targets = self.targets
+        for value in (targets.joints_2d, targets.valid_2d, targets.joints_cam, targets.valid_cam):
+            digest.update(value.numpy().tobytes())
+        for name in sorted(targets.parameters):
+            digest.update(targets.parameters[name].numpy().tobytes())
+        return digest.hexdigest()
 
     def name_of(self, row: int) -> str:
         """What a row is, for messages: data set, annotation and image."""
@@ -115,7 +136,9 @@ def read_data(config: TrainConfig, crops: Path, world: World, *, progress: bool 
 def _read(config: TrainConfig, number: int) -> Samples:
     folder = config.of("data", number)
     if not folder:
-        raise ValueError(f"where is {config.data_set[number]}? give data=, the folder with its annotations")
+        raise ValueError(
+            f"where is {config.data_set[number]}? give data= (--data), the folder with its annotations"
+        )
     name = config.data_set[number]
     # What is said of several data sets at once holds for those that have such a thing.
     takes = options_of(name) if len(config.data_set) > 1 else None
@@ -133,6 +156,7 @@ def _read(config: TrainConfig, number: int) -> Samples:
         images=config.of("images", number) or None,
         annotations=config.of("annotations", number) or None,
         min_joints=config.min_joints,
+        body_models=config.body_models or None,
         **{option: value for option, value in some.items() if takes is None or option in takes},
     )
 
