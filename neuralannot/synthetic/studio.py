@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -207,8 +207,10 @@ def _takes(settings: Settings, folder: Path, workers: int | None) -> Iterator[An
     # A fork would inherit torch's threads half alive.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, count), context, initializer=_start_worker) as pool:
-        pending = [pool.submit(_take, settings, folder, job) for job in range(count)]
+        pending: list[Future] = []
         try:
+            for job in range(count):  # a worker may die before all are handed out
+                pending.append(pool.submit(_take, settings, folder, job))
             for one in pending:
                 yield one.result()
         except BrokenProcessPool:
