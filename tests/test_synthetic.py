@@ -543,8 +543,9 @@ def test_a_worker_that_dies_is_said(tmp_path):
         "import multiprocessing\n"
         "from neuralannot.synthetic import make_studio\n"
         "def kill():\n"
-        "    while not multiprocessing.active_children():\n"
+        "    while len(multiprocessing.active_children()) < 2:\n"
         "        time.sleep(0.01)\n"
+        "    time.sleep(0.5)\n"  # all work is handed out: Python's pool may hang on a death before
         "    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)\n"
         "if __name__ == '__main__':\n"
         "    threading.Thread(target=kill, daemon=True).start()\n"
