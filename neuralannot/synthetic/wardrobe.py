@@ -39,7 +39,7 @@ def _figure(model: str, folder: str | None, side: str | None) -> _Figure:
     body: BodyModel = model_of(model, folder, side)
     with torch.no_grad():
         joints = body.joints(transl=torch.zeros(1, 3))[0].numpy()
-    named = dict(zip(body.joint_names, joints, strict=False))
+    named = dict(zip(body.joint_names, joints, strict=True))
     strongest = body.lbs_weights.numpy().argmax(axis=1)
     return _Figure(body.v_template.numpy(), np.array(body.joint_names)[strongest], named)
 

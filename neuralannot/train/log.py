@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -57,7 +58,8 @@ class Log:
             count = int(self._data.usable.sum())
             tqdm.write(
                 f"{count} of {len(self._data.usable)} samples"
-                + "".join(f"; {reason}: {n}" for reason, n in self._data.unusable.items())
+                + "".join(f"; {reason}: {n}" for reason, n in self._data.unusable.items()),
+                file=sys.stderr,
             )
         return self
 
