@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from neuralannot.catalog import RELEASES
 from neuralannot.parameters import SIDES
-from neuralannot.train.commands import add_commands
+from neuralannot.synthetic import commands as synthetic_commands
+from neuralannot.train import commands as train_commands
 
 
 class _Parser(argparse.ArgumentParser):
@@ -21,6 +23,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"{self.prog}: {message} (see {self.prog} --help)\n")
         raise SystemExit(2)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse unknown options here, where the known ones are, rather than at the top."""
+        known, extra = super().parse_known_args(args, namespace)
+        strange = next((text for text in extra if text.startswith("-")), None)
+        if strange is not None:
+            near = difflib.get_close_matches(strange.split("=")[0], self._option_string_actions, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(extra)}{hint}")
+        return known, extra
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -249,7 +261,8 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, epilog=f"example: {example}")
         return sub.add_subparsers(metavar="COMMAND", required=True)
 
-    add_commands(command, group)
+    train_commands.add_commands(command, group)
+    synthetic_commands.add_commands(command)
 
     of = group("models", "body model files: check, convert", "neuralannot models check human_model_files")
     check = command(

@@ -167,9 +167,12 @@ def preset_of(layout: str, model: str, *, full: bool) -> str:
 
 @dataclass(frozen=True)
 class _Trained:
+    """`fell`: the steps after which the rate was to fall."""
+
     steps: int = 0
     seconds: float = 0.0
     converged: bool = False
+    fell: tuple[int, ...] = ()
 
 
 def _train(config: TrainConfig, out: Path, budget: float, *, progress: bool) -> _Trained:
@@ -178,7 +181,7 @@ def _train(config: TrainConfig, out: Path, budget: float, *, progress: bool) -> 
 
     noted = out / "time.json"
     is_begun = noted.is_file() and (out / CHECKPOINT).is_file()
-    done = _Trained(**json.loads(noted.read_bytes())) if is_begun else _Trained()
+    done = _noted(noted) if is_begun else _Trained()
     if is_begun:  # no step more, but another configuration is refused
         fit(replace(config, max_steps=done.steps), out)
     last = config.max_steps or sys.maxsize
@@ -189,16 +192,23 @@ def _train(config: TrainConfig, out: Path, budget: float, *, progress: bool) -> 
         if done.steps and left < min(_LEAST_SECONDS, 0.05 * budget):
             passed += 1
             if passed < len(marks):
-                _lower_rate(out / CHECKPOINT, passed)
+                done = replace(done, fell=(*done.fell, done.steps))
             continue
         more = int(left * _speed(out / "log.csv", config.batch) * 0.95) if done.steps else _FIRST_STEPS
         begin = time.perf_counter()
-        result = fit(replace(config, max_steps=min(last, done.steps + max(1, more))), out, progress=progress)
+        falls = (*config.lr_drop_steps, *done.fell)
+        until = min(last, done.steps + max(1, more))
+        result = fit(replace(config, max_steps=until, lr_drop_steps=falls), out, progress=progress)
         seconds = done.seconds + time.perf_counter() - begin
-        done = _Trained(result.steps, seconds, result.converged)
+        done = _Trained(result.steps, seconds, result.converged, done.fell)
         with whole_file(noted) as part:
             part.write_text(json.dumps(done.__dict__))
     return done
+
+
+def _noted(path: Path) -> _Trained:
+    values = json.loads(path.read_bytes())
+    return _Trained(**{**values, "fell": tuple(values["fell"])})
 
 
 def _speed(log: Path, batch: int) -> float:
@@ -207,17 +217,6 @@ def _speed(log: Path, batch: int) -> float:
 
     rates = [float(row["images_per_second"]) for row in log_rows(log)[-5:]]
     return float(np.median(rates)) / batch if rates else 1.0
-
-
-def _lower_rate(checkpoint: Path, times: int) -> None:
-    """What convergence does to the rate, done now, where it was done less often and may be as often."""
-    from neuralannot.train.checkpoint import load_checkpoint, save_checkpoint
-
-    found = load_checkpoint(checkpoint)
-    plateau = dict(found.progress["plateau"])
-    if plateau["dropped"] < min(times, found.config.lr_drops):
-        plateau |= {"lr": plateau["lr"] / 10, "dropped": plateau["dropped"] + 1, "stale": 0}
-        save_checkpoint(replace(found, progress={**found.progress, "plateau": plateau}), checkpoint)
 
 
 # --- measuring

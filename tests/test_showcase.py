@@ -91,13 +91,8 @@ def test_going_on(shown, out):
     again = showcase(out, changes={**SMALL, "max_steps": 6}, **SIZES)
     assert (shown.folder / "train" / "checkpoint.pt").read_bytes() == before
     assert again.truth.means == shown.truth.means
-    # The rate falls where it was asked to, once, and the run goes on with it.
-    program._lower_rate(shown.folder / "train" / "checkpoint.pt", 1)
-    lowered = (shown.folder / "train" / "checkpoint.pt").read_bytes()
-    program._lower_rate(shown.folder / "train" / "checkpoint.pt", 1)
-    program._lower_rate(shown.folder / "train" / "checkpoint.pt", 2)
-    assert (shown.folder / "train" / "checkpoint.pt").read_bytes() == lowered
-    more = showcase(out, changes={**SMALL, "max_steps": 8}, **SIZES)
+    # The rate falls where it is to, once, and the run goes on with it.
+    more = showcase(out, changes={**SMALL, "max_steps": 8, "lr_drop_steps": [6, 7]}, **SIZES)
     assert more.steps == load_checkpoint(shown.folder / "train" / "checkpoint.pt").step == 8
     rates = [float(row["lr"]) for row in step_rows(shown.folder)]
     assert [int(row["step"]) for row in step_rows(shown.folder)] == [2, 4, 6, 8]
@@ -216,10 +211,11 @@ class Clock:
 
     def __init__(self, speed: float, start: float, converges: int = 10**9) -> None:
         self.now, self.speed, self.start, self.converges = 0.0, speed, start, converges
-        self.done, self.fits, self.drops = 0, 0, []
+        self.done, self.fits, self.falls = 0, 0, ()
 
     def fit(self, config: TrainConfig, out: Path, *, progress: bool = False) -> FitResult:
         goal = min(config.max_steps, self.converges)
+        self.falls = config.lr_drop_steps
         self.now += self.start + max(0, goal - self.done) / self.speed
         self.done, self.fits = max(goal, self.done), self.fits + 1
         out.mkdir(parents=True, exist_ok=True)
@@ -231,7 +227,6 @@ class Clock:
 def use(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("neuralannot.train.fit.fit", clock.fit)
     monkeypatch.setattr(program, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
-    monkeypatch.setattr(program, "_lower_rate", lambda path, times: clock.drops.append(clock.now))
 
 
 @pytest.mark.parametrize("speed", [0.3, 4.0, 100.0])
@@ -243,9 +238,11 @@ def test_time_is_kept(speed, start, tmp_path, monkeypatch):
     assert trained.steps == clock.done
     assert trained.seconds == pytest.approx(clock.now)
     assert 560 < clock.now < 640
-    first, second = clock.drops
-    assert 420 < first < 490
-    assert 510 < second < 580
+    # The rate fell after 3/4 and 9/10 of the time's steps: starting takes some of it.
+    first, second = clock.falls
+    assert first < second < clock.done
+    assert 420 < 600 - (clock.done - first) / speed < 530
+    assert 510 < 600 - (clock.done - second) / speed < 580
     assert clock.fits < 10
     again = program._train(preset("tiny-human36m-smpl"), tmp_path, 600, progress=False)
     assert again == trained
@@ -263,7 +260,7 @@ def test_the_end_before_the_time(tmp_path, monkeypatch):
     use(clock, monkeypatch)
     config = preset("tiny-human36m-smpl", max_steps=90)
     assert program._train(config, tmp_path / "other", 600, progress=False).steps == 90
-    assert not clock.drops
+    assert not clock.falls
 
 
 # --- what is refused

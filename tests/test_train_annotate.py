@@ -261,6 +261,40 @@ def test_the_user_s_own_mocap_is_written_frame_by_frame(tmp_path):
     assert (apart < 2e-5).sum() >= 3  # the best views
 
 
+def test_the_user_s_own_files_may_have_any_name(tmp_path):
+    """`cameras`, `joints` and `name` reach the reader from the run, and from the annotating after it."""
+    given, stem = tmp_path / "given", "Human36M_subject1_"
+    given.mkdir()
+    source = studio("human36m") / "annotations"
+    content = json.loads((source / f"{stem}data.json").read_text())
+    names = list(JOINT_SETS["human36m-17"].joints)
+    content["categories"] = [{"id": 1, "name": "person", "keypoints": names}]
+    (given / "people.json").write_text(json.dumps(content))
+    shutil.copy(source / f"{stem}camera.json", given / "rig.json")
+    shutil.copy(source / f"{stem}joint_3d.json", given / "solved.json")
+    files = {
+        "annotations": [str(given / "people.json")],
+        "cameras": [str(given / "rig.json")],
+        "joints": [str(given / "solved.json")],
+    }
+    config = a_run(
+        "human36m", data_set=["mocap-format"], data=[str(given)], inputs="joints", name="Ann's", **files
+    )
+    checkpoint = fit(config, tmp_path / "run").checkpoint
+    said = estimates(checkpoint)["samples"]
+    assert said.data_set == "Ann's"
+    assert len(said) == len(content["annotations"])
+    assert annotate(checkpoint, tmp_path / "out").count > 0
+    # Elsewhere, under the usual names, without the options of the run.
+    usual = tmp_path / "usual"
+    usual.mkdir()
+    for old, kind in (("people", "data"), ("rig", "camera"), ("solved", "joint_3d")):
+        shutil.copy(given / f"{old}.json", usual / f"ann_{kind}.json")
+    assert annotate(checkpoint, tmp_path / "again", data=[str(usual)]).count > 0
+    with pytest.raises(ValueError, match=r"Human3\.6M has no name"):
+        annotate(checkpoint, tmp_path / "x", data_set=["human36m"], data=[str(source.parent)], name="Ann's")
+
+
 def test_the_user_s_own_pictures_get_a_file_name_of_their_own(tmp_path):
     folder = tmp_path / "mine"
     shutil.copytree(studio("ffhq"), folder, ignore=shutil.ignore_patterns("*.safetensors"))

@@ -91,6 +91,7 @@ def test_what_synth_refuses(run, tmp_path):
     refused(run(*given, "mpii"), "invalid choice: 'mpii'")
     refused(run(*given, "ffhq", "--count", 0), "count")
     refused(run(*given, "ffhq", "--colour", "red"), "unrecognized arguments: --colour red")
+    refused(run(*given, "ffhq", "--mising", 0.1), "did you mean --missing?")
     refused(run("synth", "--layout", "ffhq"), "the following arguments are required: out")
     assert not (tmp_path / "other").exists()
 
@@ -217,6 +218,9 @@ def test_what_fit_refuses(run):
     given = ("train", "fit", "tiny-human36m-smpl", "--data", studio("human36m"), "--out", "run")
     refused(run("train", "fit", "human36m", *given[3:]), "argument PRESET: invalid choice: 'human36m'")
     refused(run(*given, "--learning-rate", 1), "unrecognized arguments: --learning-rate 1")
+    refused(
+        run(*given, "--lrr", 1), "neuralannot train fit: unrecognized arguments: --lrr 1; did you mean --lr?"
+    )
     refused(run(*given, "--betas", 1), "unrecognized arguments: --betas 1")  # betas_weight is another
     refused(run(*given, "--batch", "many"), "argument --batch: invalid int value: 'many'")
     refused(run(*given, "--lr", 0), "lr must be positive, got 0.0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -101,7 +102,7 @@ def run(plateau: Plateau, losses) -> list[float]:
     for step, loss in enumerate(losses, 1):
         if plateau.is_over(step - 1):
             break
-        rates.append(plateau.lr)
+        rates.append(plateau.lr_at(step - 1))
         plateau.add(loss, step)
     return rates
 
@@ -124,6 +125,15 @@ def test_a_loss_that_keeps_falling_goes_on_to_the_last_step():
     assert not plateau.has_converged
 
 
+def test_the_rate_falls_at_named_steps_if_it_has_not_by_itself():
+    plateau = a_plateau(max_steps=8, drops=2, drop_steps=(3, 6, 7))
+    expected = [1.0] * 3 + [0.1] * 3 + [0.01] * 2  # as often as `drops` has it
+    np.testing.assert_allclose(run(plateau, [2.0**-n for n in range(9)]), expected)
+    # By itself after 6 steps: what is named at 9 has been done.
+    plateau = a_plateau(max_steps=10, drops=2, drop_steps=(9,))
+    np.testing.assert_allclose(run(plateau, [5.0] * 20), [1.0] * 6 + [0.1] * 4)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=60), st.integers(0, 59))
 def test_going_on_from_a_state_is_as_if_never_stopped(losses, cut):
@@ -137,7 +147,7 @@ def test_going_on_from_a_state_is_as_if_never_stopped(losses, cut):
     for step, loss in enumerate(losses[cut:], cut + 1):
         if second.is_over(step - 1):
             break
-        rates.append(second.lr)
+        rates.append(second.lr_at(step - 1))
         second.add(loss, step)
     assert rates == expected
     assert second.state() == whole.state()

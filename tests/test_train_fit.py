@@ -170,6 +170,15 @@ def test_joints_that_changed_end_a_run_and_files_that_moved_do_not(tmp_path):
         fit(replace(there, max_steps=6), tmp_path / "run")
 
 
+def test_numbers_of_another_precision_are_not_gone_on_with(tmp_path):
+    """`auto` may stand for something else on another machine; asked for by name, it goes on."""
+    config = a_run(inputs="joints", max_steps=2, precision="bf16", device="cpu")
+    fit(config, tmp_path)
+    with pytest.raises(ValueError, match=r"another precision \(bf16 there, fp32 here\)"):
+        fit(replace(config, precision="auto", max_steps=4), tmp_path)
+    assert fit(replace(config, max_steps=4), tmp_path).steps == 4
+
+
 # --- two processes
 
 

@@ -100,6 +100,6 @@ def test_several_data_sets_train_together_each_with_its_joints(tmp_path):
 
 def test_parameters_of_another_model_are_refused(tmp_path):
     path = first_stage("mscoco", tmp_path, "*_SMPLX_all_NeuralAnnot.json")
-    config = a_run("mscoco", name="tiny-mscoco-smpl", mode="two-stage", pseudo_gt=[path])
+    config = a_run("mscoco", "tiny-mscoco-smpl", mode="two-stage", pseudo_gt=[path])
     with pytest.raises(ValueError, match=r"smpl_param|parameters of smplx; the run is of smpl"):
         read_data(config, tmp_path / "crops", ALONE)

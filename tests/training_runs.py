@@ -46,7 +46,7 @@ _KEPT: list[tempfile.TemporaryDirectory] = []
 
 
 def a_run(
-    layout: str = "human36m", name: str | None = None, folder: Path | None = None, **changes: Any
+    layout: str = "human36m", name: str | None = None, /, folder: Path | None = None, **changes: Any
 ) -> TrainConfig:
     """A configuration of a few small steps on a studio."""
     values = {

@@ -43,7 +43,8 @@ UNUSABLE = "unusable.csv"
 _CHUNK = 2048
 _SAYS_NOTHING = 1e3  # metres: any other view is better
 # The fields that say which samples there are. Those of the first row are each data set's own.
-_OF_DATA_SET = ("data", "images", "annotations", "split", "subjects", "only_views", "every", "joint_set")
+_FILES = ("images", "annotations", "cameras", "joints")
+_OF_DATA_SET = ("data", *_FILES, "name", "split", "subjects", "only_views", "every", "joint_set")
 _OF_SAMPLES = (*_OF_DATA_SET, "data_set", "min_joints")
 
 
@@ -145,13 +146,13 @@ def _config(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     kept: dict[str, Any] = {"data_set": asked, "pseudo_gt": ()}
     if asked[0] in config.data_set:
         number = config.data_set.index(asked[0])
-        for name in ("data", "images", "annotations"):
+        for name in ("data", *_FILES):
             value = config.of(name, number)
             kept[name] = (value,) if value else ()
     else:
         kept |= {f.name: f.default for f in fields(config) if f.name in _OF_DATA_SET}
     if tuple(changes.get("data", kept["data"])) != kept["data"]:
-        kept |= {"images": (), "annotations": ()}
+        kept |= dict.fromkeys(_FILES, ())
     made = config_with(replace(config, **kept), changes)
     # The run's crops are of its samples.
     return replace(made, crops="") if _is_other(config, made) and "crops" not in changes else made

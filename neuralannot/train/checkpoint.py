@@ -15,7 +15,7 @@ from neuralannot.train.config import TrainConfig, config_from_dict
 from neuralannot.train.network import NetworkSpec
 
 _FORMAT = "neuralannot-checkpoint"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)

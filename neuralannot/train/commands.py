@@ -1,4 +1,4 @@
-"""The commands of training: `train`, `annotate`, `merge-whole-body` and `synth`."""
+"""The commands of training: `train`, `annotate` and `merge-whole-body`."""
 
 from __future__ import annotations
 
@@ -84,39 +84,29 @@ def add_commands(command: Command, new_group: Callable[..., Any]) -> None:
     merge.add_argument("--face", help="FLAME annotations of the same ids")
     merge.add_argument("--out", required=True, help="file to write (.json)")
 
-    synth = command(
-        "synth",
-        _synth,
-        "make a data set with known parameters, in a released layout",
-        "neuralannot synth studio --layout human36m --count 400",
-    )
-    synth.add_argument("out", help="folder to make")
-    synth.add_argument("--layout", required=True, choices=("human36m", "mscoco", "interhand26m", "ffhq"))
-    synth.add_argument("--count", type=int, default=400, help="images (default: %(default)s)")
-    synth.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    synth.add_argument("--image-size", type=int, help="side of an image, px (default: the layout's)")
-    synth.add_argument("--views", type=int, help="cameras a frame (default: the layout's)")
-    synth.add_argument("--noise", type=float, default=0.0, help="of GT joints: mm in 3D, px in 2D")
-    synth.add_argument("--missing", type=float, default=0.0, help="share of GT joints that are missing")
-    synth.add_argument("--model", choices=("smpl", "smplx"), help="of human36m's bodies (default: smpl)")
-    synth.add_argument("--body-models", metavar="DIR", help="official files (default: the open body)")
-    synth.add_argument("--regressor", metavar="FILE", help="official bodies: the data set's joints, .npy")
-    synth.add_argument("--workers", type=int, help="processes (default: one a core)")
-
 
 def _field_arguments(parser: argparse.ArgumentParser, names: typing.Iterable[str]) -> None:
     """An option for each field of `TrainConfig`; what is not given stays as the preset has it."""
     parser.allow_abbrev = False  # a misspelt field must not become another
     kinds = field_types()
-    helps = {f.name: f.metadata["help"] for f in fields(TrainConfig)}
+    known = {f.name: f for f in fields(TrainConfig)}
     for name in names:
-        option, kind, text = f"--{name.replace('_', '-')}", kinds[name], helps[name]
+        option, kind = f"--{name.replace('_', '-')}", kinds[name]
+        text = _help(known[name].metadata["help"], known[name].default)
         if kind is bool:
             parser.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif isinstance(kind, types.GenericAlias):
             parser.add_argument(option, nargs="+", type=typing.get_args(kind)[0], help=text)
         else:
             parser.add_argument(option, type=kind, help=text)
+
+
+def _help(text: str, default: Any) -> str:
+    """The field's line, with what it is where no preset says otherwise."""
+    if default in ("", ()) or "default" in text:
+        return text
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
+    return f"{text} (default: {shown}, unless the preset says otherwise)"
 
 
 def _changes(options: argparse.Namespace) -> dict[str, Any]:
@@ -198,32 +188,3 @@ def _merge(options: argparse.Namespace) -> None:
     )
     merged.save(options.out)
     _print(f"{merged}: {options.out}")
-
-
-def _synth(options: argparse.Namespace) -> None:
-    from neuralannot.synthetic import make_studio
-
-    in_space = options.layout in ("human36m", "interhand26m")
-    given = {
-        "noise_mm" if in_space else "noise_px": options.noise,
-        "missing": options.missing,
-        "model": options.model,
-        "body_models": options.body_models,
-    }
-    report = make_studio(
-        options.out,
-        layout=options.layout,
-        count=options.count,
-        seed=options.seed,
-        image_size=options.image_size,
-        views=options.views,
-        regressor=options.regressor,
-        workers=options.workers,
-        progress=sys.stderr.isatty(),
-        **given,
-    )
-    _print(f"{report.image_count} images, {report.annotation_count} annotations: {report.out}")
-    for path in report.truth:
-        _print(f"true parameters: {path}")
-    for text in report.left_out:
-        _print(f"left out: {text}")

@@ -39,6 +39,9 @@ class TrainConfig:
     data: tuple[str, ...] = _about((), "folder(s) with the annotation files")
     images: tuple[str, ...] = _about((), "image folder(s) (default: the data folder)")
     annotations: tuple[str, ...] = _about((), "annotation file(s), where they have other names")
+    cameras: tuple[str, ...] = _about((), "camera file(s), where they have other names")
+    joints: tuple[str, ...] = _about((), "GT joint file(s), where they have other names")
+    name: str = _about("", "the user's own data: what to call it")
     split: str = _about("", "split of data sets that have several (default: train)")
     subjects: tuple[int, ...] = _about((), "MoCap: only these subjects")
     only_views: tuple[int, ...] = _about((), "MoCap: only these camera numbers")
@@ -76,6 +79,7 @@ class TrainConfig:
 
     lr: float = _about(1e-4, "Adam's learning rate at first")
     lr_drops: int = _about(1, "how often it is divided by 10 when the loss has converged")
+    lr_drop_steps: tuple[int, ...] = _about((), "steps at which it is so in any case, of these times")
     patience: int = _about(3, "windows without gain after which the loss has converged")
     window: int = _about(500, "steps of a window at least; an epoch where that is longer")
     gain: float = _about(0.01, "what counts as gain: this share of the least loss so far")
@@ -125,7 +129,7 @@ class TrainConfig:
             raise ValueError("data_set must name one data set at least")
         if self.mode != "two-stage" and len(self.data_set) > 1:
             raise ValueError(f"mode {self.mode} takes one data set; two-stage takes several")
-        for name in ("data", "images", "annotations", "pseudo_gt"):
+        for name in ("data", "images", "annotations", "cameras", "joints", "pseudo_gt"):
             if len(getattr(self, name)) not in (0, 1, len(self.data_set)):
                 raise ValueError(
                     f"{name} must be one, or one for each of {', '.join(self.data_set)}, got "
@@ -201,15 +205,16 @@ _PRESETS |= {
 
 #: The fields that may differ between a run and the annotating with its checkpoint.
 ANNOTATING = (
-    *("data_set", "data", "images", "annotations", "split", "subjects", "only_views", "every", "min_joints"),
-    *("joint_set", "body_models", "joint_regressor", "crops", "batch", "device", "workers", "precision"),
+    *("data_set", "data", "images", "annotations", "cameras", "joints", "name", "split", "subjects"),
+    *("only_views", "every", "min_joints", "joint_set", "body_models", "joint_regressor", "crops", "batch"),
+    *("device", "workers", "precision"),
 )
 
 #: The runs that have a name.
 PRESETS: Mapping[str, TrainConfig] = MappingProxyType(_PRESETS)
 
 
-def preset(name: str, **changes: Any) -> TrainConfig:
+def preset(name: str, /, **changes: Any) -> TrainConfig:
     """The preset called `name` with some fields changed.
 
     Raises ValueError for an unknown preset, an unknown field (naming the nearest), or values that do not fit.

@@ -71,7 +71,7 @@ def fit(config: TrainConfig, out: str | os.PathLike, *, progress: bool = False) 
         while not plateau.is_over(step):
             batch = next(feed).to(world.device)
             for group in optimiser.param_groups:
-                group["lr"] = plateau.lr
+                group["lr"] = plateau.lr_at(step)
             losses = sample_terms(called, machinery, batch, precision)
             each = total_loss(losses, machinery.weights)
             # A share of the whole batch's mean: processes' gradients are averaged.
@@ -229,7 +229,12 @@ def _save(
 ) -> None:
     if not world.is_first:
         return
-    progress = {"plateau": plateau.state(), "rng": torch.get_rng_state(), "samples": data.digest}
+    progress = {
+        "plateau": plateau.state(),
+        "rng": torch.get_rng_state(),
+        "samples": data.digest,
+        "precision": precision.kind,
+    }
     if precision.scaler is not None:
         progress["scaler"] = precision.scaler.state_dict()
     made = Checkpoint(
@@ -246,10 +251,11 @@ def _save(
 
 
 # What may differ between the run that wrote a checkpoint and the one that goes on from it: where files are
-# does not matter, what is in them is compared by itself.
+# does not matter, what is in them is compared by itself, as is the precision that came of `auto`.
 _FREE = (
     *("device", "workers", "max_steps", "log_every", "checkpoint_every", "tensorboard", "crops", "compile"),
-    *("data", "images", "annotations", "body_models", "joint_regressor", "backbone_weights", "pseudo_gt"),
+    *("data", "images", "annotations", "cameras", "joints", "body_models", "joint_regressor"),
+    *("backbone_weights", "pseudo_gt", "precision", "lr_drop_steps"),
 )
 
 
@@ -290,6 +296,8 @@ def _resume(
         other.append("joint regressor")
     if found.progress.get("samples") != data.digest:
         other.append("set of samples or joints")
+    if found.progress["precision"] != precision.kind:
+        other.append(f"precision ({found.progress['precision']} there, {precision.kind} here)")
     if other:
         raise ValueError(f"{path} was trained with another {other[0]}; choose another folder, or remove it")
     network.load_state_dict(found.network)

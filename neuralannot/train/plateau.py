@@ -16,7 +16,8 @@ class Plateau:
 
     The loss is averaged over windows of `window` steps. After `patience` windows in a row whose mean is not
     below the least so far by a share `gain`, the rate is divided by 10; after `drops` of these, the next
-    time, the run has converged. `max_steps` (0: none) ends it in any case.
+    time, the run has converged. `max_steps` (0: none) ends it in any case; at `drop_steps` the rate has
+    fallen as often as steps are named, at the latest.
     """
 
     lr: float
@@ -25,6 +26,7 @@ class Plateau:
     gain: float
     drops: int
     max_steps: int
+    drop_steps: tuple[int, ...] = ()
     least: float = float("inf")
     stale: int = 0
     dropped: int = 0
@@ -36,11 +38,25 @@ class Plateau:
         """The plateau of a run on so many samples: a window is an epoch at least."""
         epoch = -(-samples // config.batch)
         window = max(config.window, epoch)
-        return cls(config.lr, window, config.patience, config.gain, config.lr_drops, config.max_steps)
+        return cls(
+            config.lr,
+            window,
+            config.patience,
+            config.gain,
+            config.lr_drops,
+            config.max_steps,
+            config.lr_drop_steps,
+        )
 
     def is_over(self, step: int) -> bool:
         """Whether the run ends after `step` steps."""
         return self.has_converged or bool(self.max_steps and step >= self.max_steps)
+
+    def lr_at(self, step: int) -> float:
+        """The rate of the step after `step` steps; ask for it before each."""
+        while self.dropped < min(self.drops, sum(step >= at for at in self.drop_steps)):
+            self._drop()
+        return self.lr
 
     def add(self, loss: float, step: int) -> None:
         """The loss of step number `step`, counted from 1."""
@@ -56,10 +72,14 @@ class Plateau:
             return
         self.stale = 0
         if self.dropped < self.drops:
-            self.dropped += 1
-            self.lr /= _FACTOR
+            self._drop()
         else:
             self.has_converged = True
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        self.stale = 0
+        self.lr /= _FACTOR
 
     def state(self) -> dict[str, Any]:
         """Plain values that `load` takes."""

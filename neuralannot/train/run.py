@@ -148,6 +148,9 @@ def _read(config: TrainConfig, number: int) -> Samples:
         "views": config.only_views or None,
         "every": config.every,
         "joint_set": config.joint_set or None,
+        "cameras": config.of("cameras", number) or None,
+        "joints": config.of("joints", number) or None,
+        "name": config.name or None,
     }
     return read_samples(
         name,
