@@ -55,6 +55,15 @@ class Landmarks(nn.Module):
         inside = (corners * self.weights[..., None]).sum(2) + shift[:, None]
         return torch.cat([points, inside], 1)
 
+    def weights_of_vertices(self) -> Tensor:
+        """(K, E + 3 L): the points as weights of the vertices of `surface`."""
+        count, corners = len(self.vertices), 3 * len(self.triangles)
+        weights = torch.zeros(len(self), count + corners).to(self.weights)
+        weights[:count, :count] = torch.eye(count)
+        for number, of_corners in enumerate(self.weights):
+            weights[count + number, count + 3 * number : count + 3 * number + 3] = of_corners
+        return weights
+
     def with_features(self, values: Tensor) -> Landmarks:
         """As `Surface.with_features`."""
         return Landmarks(self.vertices, self.triangles, self.weights, self.surface.with_features(values))

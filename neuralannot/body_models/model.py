@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from neuralannot.body_models.files import ModelData, find_model_file, read_model_file
 from neuralannot.body_models.landmarks import Landmarks, landmarks_of
+from neuralannot.body_models.moments import JointMoments, joined, moments_of_bones, moments_of_vertices
 from neuralannot.body_models.precision import full_precision
-from neuralannot.body_models.skeleton import Skeleton, levels_first, resting_joints
+from neuralannot.body_models.skeleton import Skeleton, joints_of_parameters, levels_first, resting_joints
 from neuralannot.body_models.surface import Surface
 from neuralannot.joint_sets import JOINT_SETS
 from neuralannot.parameters import GENDERS, human_model
@@ -197,6 +198,24 @@ class BodyModel(nn.Module):
                 self.J_regressor,
             ).train(self.training)
 
+    @property
+    def pose_mean(self) -> Tensor:
+        """(J, 3) radians that are added to the pose: the mean hands, zero elsewhere."""
+        return self._skeleton.mean[:, 0].index_select(0, self._skeleton.natural)
+
+    def joints_of_parameters(self) -> dict[str, list[int]]:
+        """Rotation parameter -> the numbers of the joints that it turns."""
+        return joints_of_parameters(self.model)
+
+    def moments(self) -> JointMoments:
+        """All joints, with their derivatives: see `JointMoments`."""
+        skeleton, surface = self._skeleton, self._landmarks.surface
+        rest = skeleton.rest_directions()
+        parts = [moments_of_bones(skeleton.parents, rest, range(len(rest)))]
+        if len(self._landmarks):
+            parts.append(_moments(skeleton, surface, self._landmarks.weights_of_vertices()))
+        return joined(parts)
+
     def points(self, of: JointRegressor | Sequence[int] | np.ndarray) -> BodyPoints:
         """The module that poses these points alone: the joints of a regressor, or vertices by number.
 
@@ -236,6 +255,13 @@ class BodyPoints(nn.Module):
     def __len__(self) -> int:
         return self._surface.num_vertices if self.weights is None else len(self.weights)
 
+    def moments(self) -> JointMoments:
+        """The same points, with their derivatives: see `JointMoments`."""
+        weights = self.weights
+        if weights is None:
+            weights = torch.eye(len(self)).to(self._skeleton.template)
+        return _moments(self._skeleton, self._surface, weights)
+
     def forward(self, **parameters: Tensor) -> Tensor:
         """(B, K, 3) metres; parameters and errors as of `BodyModel`."""
         values = self._skeleton.check(parameters)
@@ -243,6 +269,18 @@ class BodyPoints(nn.Module):
             features, transforms, _ = self._skeleton(values)
             posed = self._surface(features, transforms, values["transl"])
             return posed if self.weights is None else torch.matmul(self.weights, posed)
+
+
+def _moments(skeleton: Skeleton, surface: Surface, weights: Tensor) -> JointMoments:
+    """Of (K, V) weights of a surface's vertices; bones and features in the model files' order."""
+    directions, skinning = surface.dense()
+    return moments_of_vertices(
+        skeleton.parents,
+        skeleton.rest_directions(),
+        skeleton.in_files_order(directions),
+        skinning.index_select(0, skeleton.natural),
+        weights.to(directions),
+    )
 
 
 def body_model(

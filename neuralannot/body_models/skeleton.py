@@ -37,6 +37,17 @@ def resting_joints(model: str) -> list[int]:
     return [joint for joint, name in enumerate(order) if name is None]
 
 
+def joints_of_parameters(model: str) -> dict[str, list[int]]:
+    """Rotation parameter -> the joints that it turns, in its rows' order."""
+    found: dict[str, list[int]] = {}
+    joint = 0
+    for name, count in _POSE_ORDER[model]:
+        if name is not None:
+            found[name] = list(range(joint, joint + count))
+        joint += count
+    return found
+
+
 class Skeleton(nn.Module):
     """The joints of one model: parameters in, the features and transforms of its surfaces out.
 
@@ -132,6 +143,18 @@ class Skeleton(nn.Module):
     def rest_joints(self, *codes: Tensor) -> Tensor:
         """(B, 10) codes, those that are parameters here -> (B, J, 3) metres: joints at rest, no `transl`."""
         return self._rest(list(codes), len(codes[0])).index_select(1, self.natural)
+
+    def rest_directions(self) -> Tensor:
+        """(J, 3, 1 + S) metres: joints at rest, in the model files' order, of (1, codes)."""
+        together = torch.cat([self.template[None], self.shapes]).view(1 + len(self.shapes), -1, 3)
+        return together.index_select(1, self.natural).permute(1, 2, 0)
+
+    def in_files_order(self, directions: Tensor) -> Tensor:
+        """(F, ...) of features, as `forward` orders them -> the rotations' in the model files' order."""
+        first = 1 + len(self.shapes)
+        turned = directions[first:].unflatten(0, (len(self.mean) - 1, 9))
+        turned = turned.index_select(0, self.natural[1:] - 1)  # the root is first in either order
+        return torch.cat([directions[:first], turned.flatten(0, 1)])
 
     def with_betas(self, betas: Tensor) -> Skeleton:
         """The skeleton of one shape, (10,), which is no parameter of it any more."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neuralannot.body_models.joints import JointRegressor, joint_regressor
 from neuralannot.body_models.model import BodyModel, BodyPoints
+from neuralannot.body_models.moments import JointMoments, chosen, joined
 from neuralannot.joint_sets import JOINT_SETS, JointSet, map_joints
 
 # Where to look for a joint that neither the set's regressor nor the model has, by its name.
@@ -43,6 +44,13 @@ class JointPoints(nn.Module):
 
     def __len__(self) -> int:
         return len(self.known)
+
+    def moments(self) -> JointMoments:
+        """The same joints with their derivatives; those that are not `known` are some other's."""
+        parts = [] if self._regressed is None else [self._regressed.moments()]
+        if self._model is not None:
+            parts.append(chosen(self._model.moments(), self.own))
+        return chosen(joined(parts), self.places)
 
     def forward(self, **parameters: Tensor) -> Tensor:
         """(B, K, 3) metres; parameters and errors as of `BodyModel`."""
