@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,15 @@ def test_what_synth_refuses(run, tmp_path):
     refused(run(*given, "ffhq", "--mising", 0.1), "did you mean --missing?")
     refused(run("synth", "--layout", "ffhq"), "the following arguments are required: out")
     assert not (tmp_path / "other").exists()
+
+
+def test_python_m_is_the_command():
+    """`torchrun -m neuralannot` starts processes this way."""
+    done = subprocess.run(
+        [sys.executable, "-m", "neuralannot", "releases", "ffhq"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ffhq-flame")
 
 
 # --- train check
