@@ -267,7 +267,8 @@ def test_every_field_is_an_option(name, run):
         elif kind in (int, float):
             given[field] = kind(was + 3) if field != "joint_dropout" else 0.5
         else:
-            given[field] = f"some {field}" if kind is str else (3, 4) if field == "only_views" else ("x=y",)
+            several = (3, 4) if kind == tuple[int, ...] else ("x=y",)
+            given[field] = f"some {field}" if kind is str else several
     arguments = ["train", "fit", name, "--out", "there"]
     for field, value in given.items():
         option = field.replace("_", "-")
