@@ -15,7 +15,7 @@ from neuralannot.parameters import human_model
 from neuralannot.synthetic.motions import load_poses
 from neuralannot.train.fitting.charts import Chart, State, left_jacobian
 from neuralannot.train.fitting.evidence import Evidence
-from neuralannot.train.fitting.gaussians import learn_gaussians
+from neuralannot.train.fitting.gaussians import learn_gaussians, nearness, open_gaussian
 from neuralannot.train.fitting.joint_fits import fit_joints
 from neuralannot.train.fitting.levenberg import Beliefs, levenberg_marquardt
 from neuralannot.train.joint_points import joint_points
@@ -239,3 +239,39 @@ def test_what_is_refused(smpl):
         fit_joints(chart, moments, joints, valid.float(), torso=torso)
     with pytest.raises(ValueError, match="noise must be positive, got 0"):
         fit_joints(chart, moments, joints, valid, torso=torso, noise=0)
+
+
+# --- the distribution that ships
+
+
+def test_near_joints_are_believed_to_go_together_and_far_ones_less():
+    factors = nearness([-1, 0, 1, 0], [1, 2, 3], reach=2.0)
+    assert factors.shape == (9, 9)
+    np.testing.assert_allclose(factors[::3, ::3], np.exp(-np.array([[0, 1, 2], [1, 0, 3], [2, 3, 0]]) / 2))
+    assert np.linalg.eigvalsh(factors).min() > -1e-12  # so that a covariance stays one
+
+
+def test_the_distribution_that_ships_is_one_and_knows_people_from_contortions():
+    prior = open_gaussian()
+    assert prior.means.shape == (1, 63)
+    assert torch.linalg.eigvalsh(prior.precisions[0].double()).min() > 0
+    poses = load_poses()
+    held = torch.tensor(poses.body_pose[poses.clip == 2]).flatten(1)  # not learnt from
+    knees = held.clone()
+    knees[:, [9, 12]] *= -1  # bent the wrong way, rows 3 and 4 about x
+    knees[:, [9, 12]] -= 0.5
+    assert prior.energy(held).median() < 0.5 * prior.energy(knees).median()
+    assert len(prior.fingerprint) == 16
+
+
+def test_the_distribution_that_ships_finds_missing_joints_better_than_none(smpl):
+    _, chart, moments, torso = smpl
+    truth, persons = people(chart, 40)
+    joints = joints_of(chart, moments, truth)
+    valid = torch.rand(joints.shape[:2], generator=torch.Generator().manual_seed(1)) > 0.2
+    given = {"torso": torso, "persons": persons}
+    error = {}
+    for name, prior in (("shipped", open_gaussian()), ("none", None)):
+        fits = fit_joints(chart, moments, joints, valid, prior=prior, **given)
+        error[name] = (fits.joints - joints).norm(dim=2)[~valid].mean().item()
+    assert error["shipped"] < 0.6 * error["none"]

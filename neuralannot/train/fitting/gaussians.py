@@ -5,11 +5,19 @@ SMPLify's form (Bogo et al., 2016): a sum of logarithms would not be a sum of sq
 
 from __future__ import annotations
 
+import functools
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from neuralannot.safe_pickle import load_npz
+
+_OPEN_GAUSSIAN = Path(__file__).parent / "open_gaussian.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +42,14 @@ class PoseGaussians:
     def energy(self, pose: Tensor) -> Tensor:
         """(B, D) -> (B,): minus the logarithm of the density, up to a constant."""
         return self._each(pose).amin(1)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the numbers, 16 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for tensor in (self.means, self.precisions, self.offsets):
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def _each(self, pose: Tensor) -> Tensor:
         off = pose[:, None] - self.means
@@ -82,3 +98,29 @@ def learn_gaussians(
         torch.tensor(np.linalg.inv(covariances), dtype=torch.float32),
         torch.tensor(offsets - offsets.min(), dtype=torch.float32),
     )
+
+
+@functools.lru_cache(maxsize=1)
+def open_gaussian() -> PoseGaussians:
+    """The normal distribution that ships, of SMPL's 21 body joints; docs/prior.md says what it was learnt
+    from."""
+    arrays = load_npz(_OPEN_GAUSSIAN)
+    mean, covariance = (torch.as_tensor(arrays[name]).double() for name in ("mean", "covariance"))
+    return PoseGaussians(mean[None].float(), torch.linalg.inv(covariance)[None].float(), torch.zeros(1))
+
+
+def nearness(parents: Sequence[int], joints: Sequence[int], *, reach: float = 4.0) -> np.ndarray:
+    """(3 F, 3 F): by how much to believe what few motions say of two rotations' covariance.
+
+    exp(-d / reach), d the bones on the way between the two joints: that an ankle goes with its knee holds for
+    all that people do, that it goes with the other side's elbow for walking. `parents` (J,), -1 for the root;
+    `joints` (F,) numbers of those whose rotations are meant.
+    """
+    ways = []
+    for joint in joints:
+        way = {joint}
+        while (joint := parents[joint]) >= 0:
+            way.add(joint)
+        ways.append(way)
+    apart = np.array([[len(one ^ other) for other in ways] for one in ways])
+    return np.kron(np.exp(-apart / reach), np.ones((3, 3)))
