@@ -98,6 +98,21 @@ def test_human36m_headings_and_bodies_differ_between_frames(studios):
     assert len(np.unique(gt.params["betas"], axis=0)) == 2
 
 
+def test_a_subject_is_one_person_and_motions_are_those_asked_for(tmp_path):
+    from neuralannot.synthetic.motions import load_poses
+
+    report = made(tmp_path / "studio", "human36m", count=24, views=1, image_size=32, clips=["03_02"])
+    gt = load(report)
+    subjects = [key[0] for key in gt.keys]
+    shapes = {tuple(np.round(row, 6)) for row in gt.params["betas"]}
+    assert len(shapes) == len(set(subjects)) == 6
+    poses = load_poses()
+    knees = poses.body_pose[poses.clip == poses.names.index("03_02")][:, 3:5, 0].ravel()
+    # A knee's bend is the same mirrored, and no knee of another clip.
+    apart = np.abs(gt.params["body_pose"][:, 3:5, 0].ravel()[:, None] - knees).min(axis=1)
+    assert apart.max() < 1e-5
+
+
 def test_mscoco_truth_projects_to_the_written_keypoints(studios):
     report = studios("mscoco")
     _, points = whole_body(report)
@@ -427,6 +442,8 @@ def test_progress_is_shown_where_asked(tmp_path, capfd):
         ({"count": 2.0}, "count must be a number"),
         ({"count": 9}, "multiple of the 4 views.*got 9, the next are 8 and 12"),
         ({"count": 3}, "the next are 4"),
+        ({"clips": ["99_99"]}, "unknown clip '99_99'; the motions are 01_01, 02_01, 03_02"),
+        ({"layout": "ffhq", "clips": ["01_01"]}, "no bodies that move"),
         ({"seed": -1}, "seed must be a whole number"),
         ({"views": 0}, "views must be 1 to 16"),
         ({"layout": "ffhq", "views": 4}, "a camera of its own; leave views out"),

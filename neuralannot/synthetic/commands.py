@@ -28,6 +28,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     synth.add_argument("--model", choices=("smpl", "smplx"), help="of human36m's bodies (default: smpl)")
     synth.add_argument("--body-models", metavar="DIR", help="official files (default: the open body)")
     synth.add_argument("--regressor", metavar="FILE", help="official bodies: the data set's joints, .npy")
+    synth.add_argument("--clips", nargs="+", metavar="CLIP", help="motions of bodies (default: all)")
     synth.add_argument("--workers", type=int, help="processes (default: one a core)")
 
 
@@ -49,6 +50,7 @@ def _synth(options: argparse.Namespace) -> None:
         image_size=options.image_size,
         views=options.views,
         regressor=options.regressor,
+        clips=options.clips or (),
         workers=options.workers,
         progress=sys.stderr.isatty(),
         **given,

@@ -39,7 +39,7 @@ _SEQUENCES = 2 * len(_ACTIONS)  # of a subject: two a day's work of each action
 _FRAMES_WANTED = 4  # of a sequence, before there is another
 _FRAME_STEP = 5
 _REACH = 0.9  # metres from the room's middle
-_PERSON, _FRAME, _CAMERAS, _ROOM, _NOISE = range(5)  # streams of random numbers
+_PERSON, _FRAME, _CAMERAS, _ROOM, _NOISE, _CLOTHES = range(6)  # streams of random numbers
 
 
 def jobs(settings: Settings) -> int:
@@ -66,8 +66,8 @@ def key_of(settings: Settings, job: int) -> tuple[int, int, int, int]:
 def take(settings: Settings, job: int) -> Take:
     """One frame: posed, seen by all cameras of its subject."""
     subject, action, subaction, frame = key = key_of(settings, job)
-    person = settings.rng(_PERSON, subject, action, subaction)
-    betas = motions.codes(person)
+    betas = motions.codes(settings.rng(_PERSON, subject))  # one body; clothes of the day
+    person = settings.rng(_CLOTHES, subject, action, subaction)
     colours = wardrobe.dressed(
         person, settings.model, wardrobe.random_complexion(person), folder=settings.body_models
     )
@@ -160,7 +160,7 @@ def _serial(number: int) -> str:
 
 def _on_the_floor(rng: np.random.Generator, settings: Settings, betas: np.ndarray) -> Actor:
     """A body in some pose somewhere near the middle of the room, its lowest point on the floor."""
-    root, pose = motions.body_pose(rng)
+    root, pose = motions.body_pose(rng, clips=settings.clips)
     if settings.model == "smpl":
         pose = np.concatenate([pose, np.zeros((2, 3), np.float32)])  # the hands
     params = {"global_orient": root, "body_pose": pose, "betas": betas, "transl": np.zeros(3)}

@@ -25,7 +25,7 @@ _SEQUENCES = ("0000_neutral_relaxed", "0001_neutral_rigid", "0390_dh_touchROM", 
 _FIRST_CAMERA = 400002
 _FIRST_FRAME, _FRAME_STEP = 1000, 3
 _DUMMY = 1.0  # mm: what the data set writes for joints that are not valid
-_FRAME, _CAMERAS, _LOOKS, _NOISE = range(4)  # streams of random numbers
+_FRAME, _CAMERAS, _LOOKS, _NOISE, _PERSON = range(5)  # streams of random numbers
 # MANO's fingers at rest point away from the body: to -x on the right hand.
 _FINGERS = {"right": np.array([-1.0, 0, 0]), "left": np.array([1.0, 0, 0])}
 
@@ -49,7 +49,7 @@ def take(settings: Settings, job: int) -> Take:
     looks = settings.rng(_LOOKS, capture)
     complexion = wardrobe.random_complexion(looks)
     light = random_light(looks, indoors=True)
-    hands = _hands(rng, settings)
+    hands = _hands(rng, settings, motions.codes(settings.rng(_PERSON, capture)))
     meshes = []
     for number, actor in enumerate(hands):
         colours = wardrobe.bare(rng, "mano", complexion, folder=settings.body_models, side=actor.side)
@@ -157,7 +157,7 @@ def cameras_of(settings: Settings, capture: int) -> tuple[Viewpoint, ...]:
     return tuple(dome_of_cameras(settings.rng(_CAMERAS, capture), settings.views, settings.image_size))
 
 
-def _hands(rng: np.random.Generator, settings: Settings) -> list[Actor]:
+def _hands(rng: np.random.Generator, settings: Settings, betas: np.ndarray) -> list[Actor]:
     """One hand in the middle, or two that face each other or nearly so. Right comes first."""
     kind = rng.choice(3, p=[0.33, 0.33, 0.34])
     sides = (("right",), ("left",), SIDES)[kind]
@@ -165,7 +165,6 @@ def _hands(rng: np.random.Generator, settings: Settings) -> list[Actor]:
     if len(sides) == 2:
         apart = motions.any_rotation(rng).astype(np.float64)
         apart *= rng.uniform(0.05, 0.1) / max(float(np.linalg.norm(apart)), 1e-6)
-    betas = motions.codes(rng)
     hands = []
     for side, way in zip(sides, (1, -1), strict=False):
         root = motions.any_rotation(rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,13 @@ _WRISTS = (19, 20)  # in SMPL-X's body_pose
 @dataclass(frozen=True, eq=False)
 class Poses:
     """P poses of SMPL's and SMPL-X's body: `global_orient` (P, 3), y up and facing +z; `body_pose`
-    (P, 21, 3); radians, float32. `clip` (P,) the motion each is of.
+    (P, 21, 3); radians, float32. `clip` (P,) the motion each is of, by its number in `names`.
     """
 
     global_orient: np.ndarray
     body_pose: np.ndarray
     clip: np.ndarray
+    names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.clip)
@@ -41,6 +43,7 @@ def load_poses(path: Path = _POSES_FILE) -> Poses:
     with np.load(path, allow_pickle=False) as archive:
         try:
             values = [archive[name] for name in ("global_orient", "body_pose", "clip")]
+            names = tuple(archive["names"].tolist())
         except KeyError as error:
             raise ValueError(f"{path}: {error}") from None
     orient, pose, clip = values[0].astype(np.float32), values[1].astype(np.float32), values[2]
@@ -50,19 +53,21 @@ def load_poses(path: Path = _POSES_FILE) -> Poses:
             f"{path}: expected global_orient (P, 3), body_pose (P, 21, 3) and clip (P,), got {orient.shape}, "
             f"{pose.shape} and {clip.shape}"
         )
-    return Poses(orient, pose, clip)
+    return Poses(orient, pose, clip, names)
 
 
-def body_pose(rng: np.random.Generator, *, wrists: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
+def body_pose(
+    rng: np.random.Generator, *, clips: Sequence[str] = (), wrists: float = 0.2
+) -> tuple[np.ndarray, np.ndarray]:
     """A root rotation (3,) in a world with z up, any heading, and the 21 rotations (21, 3) of a body.
 
-    Half of the bodies are mirrored. `wrists`: radians by which wrists are turned at random, since motion
-    capture leaves them straight.
+    Half of the bodies are mirrored. `clips`: names of the motions to draw from, all where empty.
+    `wrists`: radians by which wrists are turned at random, since motion capture leaves them straight.
     """
     poses = load_poses()
-    clips = np.unique(poses.clip)
+    numbers = [poses.names.index(name) for name in clips] if clips else np.unique(poses.clip)
     # Any clip as likely as any other: long ones would crowd out the rest.
-    row = rng.choice(np.flatnonzero(poses.clip == rng.choice(clips)))
+    row = rng.choice(np.flatnonzero(poses.clip == rng.choice(numbers)))
     root, pose = poses.global_orient[row], poses.body_pose[row].copy()
     if rng.random() < 0.5:
         mirrored = mirror_parameters(

@@ -185,7 +185,7 @@ def _camera(rng: np.random.Generator, settings: Settings) -> Viewpoint:
 
 
 def _person(rng: np.random.Generator, settings: Settings, stands: np.ndarray) -> Actor:
-    root, pose = motions.body_pose(rng)
+    root, pose = motions.body_pose(rng, clips=settings.clips)
     params = {
         "global_orient": root,
         "body_pose": pose,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+
+from neuralannot.synthetic.motions import load_poses
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         )
     }
 )
+_WITH_BODIES = ("human36m", "mscoco")
 _SMALLEST, _LARGEST = 32, 8192  # px
 
 
@@ -48,7 +51,7 @@ class Settings:
     `image_size`: (width, height) px or None; `views`: cameras a frame, 1 in the wild; `noise`: standard
     deviation of the joints' noise in the layout's unit; `missing`: share of the joints left out;
     `body_models`: the folder of official files, None for the open body; `regressor`: the file of the data
-    set's regressor for those.
+    set's regressor for those; `clips`: the motions that bodies' poses are of, all where empty.
     """
 
     layout: str
@@ -61,6 +64,7 @@ class Settings:
     model: str
     body_models: str | None
     regressor: str | None
+    clips: tuple[str, ...] = ()
 
     def rng(self, *stream: int) -> np.random.Generator:
         """A generator of its own for each `stream` of numbers (what is drawn, which frame, ...)."""
@@ -70,6 +74,7 @@ class Settings:
         """The settings as a JSON file gives them back."""
         values = asdict(self)
         values["image_size"] = None if self.image_size is None else list(self.image_size)
+        values["clips"] = list(self.clips)
         return values
 
 
@@ -86,6 +91,7 @@ def checked_settings(
     model: str | None,
     body_models: str | None,
     regressor: str | None,
+    clips: Sequence[str] = (),
 ) -> Settings:
     """The arguments of `make_studio`, checked. Raises ValueError that says what is allowed."""
     if layout not in LAYOUTS:
@@ -127,6 +133,13 @@ def checked_settings(
             "regressor is the data set's own for official bodies of human36m and mscoco; the open body has "
             "its own"
         )
+    clips = tuple(clips)
+    if clips and layout not in _WITH_BODIES:
+        raise ValueError(f"{layout} has no bodies that move; leave clips out")
+    known = load_poses().names if clips else ()
+    strange = [name for name in clips if name not in known]
+    if strange:
+        raise ValueError(f"unknown clip {strange[0]!r}; the motions are {', '.join(known)}")
     size = _checked_size(image_size) or kind.image_size
     return Settings(
         layout,
@@ -139,6 +152,7 @@ def checked_settings(
         model,
         body_models,
         regressor,
+        clips,
     )
 
 

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -24,7 +24,7 @@ from neuralannot.synthetic.settings import Settings, checked_settings
 
 MARKER = "studio.json"
 _FEW = 32  # images that are not worth starting processes for
-_VERSION = 1  # of what the settings mean: other code, other pictures
+_VERSION = 2  # of what the settings mean: other code, other pictures
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def make_studio(
     model: str | None = None,
     body_models: str | os.PathLike[str] | None = None,
     regressor: str | os.PathLike[str] | None = None,
+    clips: Sequence[str] = (),
     workers: int | None = None,
     progress: bool = False,
 ) -> StudioReport:
@@ -78,9 +79,10 @@ def make_studio(
     `missing`: share of the joints that the data set marks as not there. `model`: whose parameters are the
     truth, `smpl` or `smplx` for human36m. `body_models`: the folder of official files; None for the
     environment variable NEURALANNOT_BODY_MODELS, or else the open body. `regressor`: the data set's own (an
-    .npy file, (17, V)) for official bodies, which human36m needs and mscoco may have. `workers`: processes;
-    None for one a core, 1 for none beside this one. They are spawned: a script must call this below
-    `if __name__ == "__main__":`. `progress`: a bar on stderr.
+    .npy file, (17, V)) for official bodies, which human36m needs and mscoco may have. `clips`: the motions
+    that bodies are drawn from (`load_poses().names`), all by default: a prior is tested on those it was not
+    learnt from. `workers`: processes; None for one a core, 1 for none beside this one. They are spawned: a
+    script must call this below `if __name__ == "__main__":`. `progress`: a bar on stderr.
 
     The annotation files are written last and each at once, so that a studio that was broken off has none;
     asked for again with the same settings it is made again, and if it is whole, reported as it stands.
@@ -103,6 +105,7 @@ def make_studio(
         model=model,
         body_models=_models_folder(body_models),
         regressor=None if regressor is None else os.fspath(Path(regressor).absolute()),
+        clips=clips,
     )
     there = _already_there(folder, settings)
     if there is not None:

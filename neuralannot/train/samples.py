@@ -63,6 +63,8 @@ class Samples:
     camera: N cameras of the whole images (MoCap): intrinsics, and world to camera; None in the wild.
     side: (N,) str "right" or "left" for hands, None otherwise.
     gender: (N,) str where the data set says it (3DPW), None otherwise.
+    person: (N,) int64, whose body it is (a subject's number, say), -1 where that is not known; None where the
+        data set does not say it.
     release: the release that the annotations are written as, e.g. "human36m-smpl"; "" for a layout of none.
     groups: the `{subject}` or `{split}` in the file names; rows carry the subject in `keys`.
     skipped: what could not be used.
@@ -83,6 +85,7 @@ class Samples:
     camera: Camera | None
     side: np.ndarray | None
     gender: np.ndarray | None = None
+    person: np.ndarray | None = None
     release: str = ""
     groups: tuple[dict[str, str], ...] = ()
     skipped: tuple[Skip, ...] = ()
@@ -100,10 +103,11 @@ class Samples:
             "joints_cam": (n, j, 3),
             "side": (n,),
             "gender": (n,),
+            "person": (n,),
         }
         for name, shape in shapes.items():
             value = getattr(self, name)
-            if value is None and name in ("joints_cam", "side", "gender"):
+            if value is None and name in ("joints_cam", "side", "gender", "person"):
                 continue
             got = np.shape(value)
             if len(got) != len(shape) or any(

@@ -70,6 +70,7 @@ def read(request: Request) -> Samples:
         joints_cam=points,
         camera=frames.camera.rows(at),
         side=np.array(["right", "left"])[hand],
+        person=table["ann/key"][rows][:, 0].astype(np.int64),
         release=release.name,
         groups=(groups,),
     )

@@ -47,8 +47,15 @@ def frame_samples(
     release: str,
     groups: tuple[dict[str, str], ...] = (),
     gender: np.ndarray | None = None,
+    person: np.ndarray | None = None,
 ) -> Samples:
-    """The annotations at `rows` with their joints and cameras, as samples."""
+    """The annotations at `rows` with their joints and cameras, as samples.
+
+    `gender`, `person` (A,): of all annotations; where keys are a frame's, the first of them is the person.
+    """
+    keys = table["ann/key"][rows] if "ann/key" in table else table["ann/id"][rows][:, None]
+    if person is None and keys.shape[1] > 1:
+        person = table["ann/key"][:, 0]
     paths = paths_of(table, rows)
     samples = Samples(
         data_set=request.name or request.data_set,
@@ -57,13 +64,14 @@ def frame_samples(
         image_size=table["ann/image_size"][rows],
         box_xywh=table["ann/box"][rows],
         ids=table["ann/id"][rows],
-        keys=table["ann/key"][rows] if "ann/key" in table else table["ann/id"][rows][:, None],
+        keys=keys,
         joint_set=joint_set,
         joints_2d=frames.joints_2d,
         joints_cam=frames.joints_cam,
         camera=frames.camera,
         side=None,
         gender=None if gender is None else gender[rows],
+        person=None if person is None else person[rows].astype(np.int64),
         release=release,
         groups=groups,
     )
