@@ -25,7 +25,8 @@ from neuralannot.body_models import load_body_model
 from neuralannot.images import write_image
 from neuralannot.joint_sets import JOINT_SETS
 from neuralannot.train import annotate as room
-from neuralannot.train.annotate import AnnotateResult, annotate, restored
+from neuralannot.train import packing
+from neuralannot.train.annotate import AnnotateResult, restored
 from neuralannot.train.checkpoint import load_checkpoint, save_checkpoint
 from neuralannot.train.distributed import World
 from neuralannot.train.fit import fit
@@ -55,6 +56,11 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def annotate(checkpoint: Path, out: Path, **options: Any) -> AnnotateResult:
+    """What the network itself says; refining it has tests of its own."""
+    return room.annotate(checkpoint, out, **{"method": "network", **options})
 
 
 @functools.cache
@@ -402,7 +408,7 @@ def test_parts_that_are_there_are_not_made_again_and_those_that_are_not_are(tmp_
 
 def test_annotating_that_was_killed_ends_as_if_it_had_not(tmp_path, small_parts):
     checkpoint = trained("human36m", "tiny-human36m-smplx")
-    wanted = annotate(checkpoint, tmp_path / "whole")
+    wanted = room.annotate(checkpoint, tmp_path / "whole")
     killed = start(checkpoint, tmp_path / "killed", before=DIES)
     killed.communicate(timeout=240)
     assert killed.returncode == -signal.SIGKILL
@@ -412,7 +418,7 @@ def test_annotating_that_was_killed_ends_as_if_it_had_not(tmp_path, small_parts)
         "00001.safetensors",
     ]
     assert not list((tmp_path / "killed").glob("*.json"))
-    found = annotate(checkpoint, tmp_path / "killed")
+    found = room.annotate(checkpoint, tmp_path / "killed")
     assert [path.name for path in found.files] == [path.name for path in wanted.files]
     assert whole(found) == whole(wanted)
     after = parts_of(tmp_path / "killed")
@@ -421,7 +427,7 @@ def test_annotating_that_was_killed_ends_as_if_it_had_not(tmp_path, small_parts)
 
 def test_two_processes_write_the_file_of_one(tmp_path, small_parts):
     checkpoint = trained("mscoco", "tiny-mscoco-mano")
-    wanted = annotate(checkpoint, tmp_path / "one")
+    wanted = room.annotate(checkpoint, tmp_path / "one")
     port = free_port()
     pair = [start(checkpoint, tmp_path / "two", rank=rank, size=2, port=port) for rank in (0, 1)]
     for process in pair:
@@ -601,7 +607,7 @@ def test_arguments_that_are_none(tmp_path):
 
 def test_a_view_with_few_joints_is_not_the_best_for_that():
     error = np.array([0.0, 0.009, 0.002, np.nan])
-    judged = room._judged(error, np.array([1, 21, 3, 0]), 21)
+    judged = packing._judged(error, np.array([1, 21, 3, 0]), 21)
     assert judged.argsort()[0] in (1, 2)
     assert judged[0] > 100
     assert judged[1] == pytest.approx(0.009 * np.sqrt(21 / 20))

@@ -202,7 +202,7 @@ def test_fit_and_annotate_from_nothing_to_a_file(run, tmp_path):
     assert status == 0, err
     fused = load_pseudo_gt(tmp_path / "fused" / name, annotations=False)
     assert fused.keys == best.keys
-    assert not np.array_equal(fused.params["betas"], best.params["betas"])
+    assert not np.array_equal(fused.params["hand_pose"], best.params["hand_pose"])
 
 
 def test_annotate_says_what_has_no_fit(run, tmp_path):

@@ -1,6 +1,7 @@
 """`annotate`: a trained annotator over a data set, and its annotations in the released layout.
 
-The network's outputs on its training set are the pseudo ground truth (section 3.2). With GT 3D joints the
+The network's outputs on its training set are the paper's pseudo ground truth (section 3.2); here they are
+refined by default, since a few damped steps on the same joints make them better. With GT 3D joints the
 translation follows in closed form and fits of world-space releases are turned to the world; in the wild every
 fit gets the camera of its crop, mapped back to the whole image.
 """
@@ -10,38 +11,36 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from neuralannot.atomic import whole_file
-from neuralannot.boxes import virtual_camera
-from neuralannot.catalog import release_named
-from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.store import open_table, write_table
 from neuralannot.train.checkpoint import Checkpoint, load_checkpoint
-from neuralannot.train.config import ANNOTATING, TrainConfig, config_with
+from neuralannot.train.config import ANNOTATING, PRESETS, TrainConfig, config_with
 from neuralannot.train.crop_building import INDEX
-from neuralannot.train.crops import Crops
-from neuralannot.train.distributed import join_world
+from neuralannot.train.distributed import World, join_world
 from neuralannot.train.estimates import estimates
-from neuralannot.train.placing import camera_to_world, rest_roots, unflip_hands
-from neuralannot.train.released import own_release, pseudo_gt_of, save_release
+from neuralannot.train.packing import own_name, packed
+from neuralannot.train.refinement import RefineOptions, prepare_refinement
+from neuralannot.train.released import save_release
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data, surroundings
-from neuralannot.train.samples import Samples
-from neuralannot.train.views import best_view, fuse_views, group_views
 
 VIEWS = ("best", "fuse")
+#: refined: the network's estimates, then damped least squares on the joints; network: the estimates as they
+#: are, the paper's; fitted: the least squares alone, of data sets with GT 3D joints.
+METHODS = ("refined", "network", "fitted")
+_WITHOUT_NETWORK = ("fitted",)
 UNUSABLE = "unusable.csv"
 _CHUNK = 2048
-_SAYS_NOTHING = 1e3  # metres: any other view is better
 # The fields that say which samples there are. Those of the first row are each data set's own.
 _FILES = ("images", "annotations", "cameras", "joints")
 _OF_DATA_SET = ("data", *_FILES, "name", "split", "subjects", "only_views", "every", "joint_set")
@@ -63,18 +62,32 @@ class AnnotateResult:
     is_mocap: bool
 
 
+@dataclass(frozen=True, eq=False)
+class _Annotator:
+    """What a run annotates, and with what; `stamp`: tells its parts from another run's."""
+
+    config: TrainConfig
+    data: TrainingData
+    machinery: Machinery
+    stamp: str
+
+
 def annotate(
     checkpoint: str | os.PathLike,
     out: str | os.PathLike,
     *,
+    method: str = "refined",
+    refine: RefineOptions | None = None,
     views: str = "best",
     progress: bool = False,
     **changes: Any,
 ) -> AnnotateResult:
     """Annotate the data set that `checkpoint` was trained on, or another by `changes`, into the folder `out`.
 
-    `views`: of a frame seen by several cameras, `best` keeps the view with the least joint error, as the
-    release has one view a frame; `fuse` averages them (`fuse_views`). `changes`: fields of `TrainConfig` that
+    `method`: one of `METHODS`; for `fitted` a preset's name does in place of a checkpoint. `refine`: the
+    options of refined and fitted ones. `views`: of a frame seen by several cameras, `best` keeps the view
+    with the least joint error, as the release has one view a frame; `fuse` averages them (`fuse_views`).
+    `changes`: fields of `TrainConfig` that
     may differ from the run's: `ANNOTATING`. With another `data_set` those that belong to a data set start
     from their defaults, with other `data` the image folder and file names do. Crops of other samples than the
     run's are kept in `out`/crops, where `crops` names no folder.
@@ -87,40 +100,52 @@ def annotate(
     Raises ValueError for a checkpoint of another kind of network than the data needs, naming what differs;
     and as `load_checkpoint`, the data readers and `PseudoGT.save` do.
     """
-    if views not in VIEWS:
-        raise ValueError(f"views must be one of {', '.join(VIEWS)}, got {views!r}")
+    for name, value, known in (("views", views, VIEWS), ("method", method, METHODS)):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     strange = sorted(set(changes) - set(ANNOTATING))
     if strange:
         raise ValueError(f"{strange[0]} is the checkpoint's; of a run may change {', '.join(ANNOTATING)}")
-    found = load_checkpoint(checkpoint)
-    config = _config(found.config, changes)
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    world = join_world(config.device)
-    is_other = _is_other(found.config, config)
-    if is_other:  # before images are opened: with no image to see, none is
-        looked_at = replace(config, mode="two-stage", inputs="joints")
-        _check(found, config, read_data(looked_at, out, world))
-    crops = out / "crops" if is_other else Path(checkpoint).parent / "crops"
-    data = read_data(config, Path(config.crops) if config.crops else crops, world, progress=progress)
-    machinery = restored(found, config, data, world.device)
-    stamp = _stamp(found, config, data, machinery)
+    if method in _WITHOUT_NETWORK:
+        run, world = _without_network(checkpoint, out, changes)
+    else:
+        run, world = _with_network(checkpoint, out, changes, progress=progress)
+    config, data, machinery = run.config, run.data, run.machinery
     rows = np.flatnonzero(data.usable)
-    chunks = [rows[first : first + _CHUNK] for first in range(0, len(rows), _CHUNK)]
-    todo = [n for n in range(world.rank, len(chunks), world.size) if not _is_done(_part(out, n), stamp)]
-    _part(out, 0).parent.mkdir(exist_ok=True)
-    made = estimates(machinery, config, data, [chunks[number] for number in todo])
-    for number in tqdm(todo, unit="part", disable=not (progress and world.is_first)):
-        write_table(_part(out, number), {"row": chunks[number], **next(made)}, {"stamp": stamp})
-    world.barrier()
-    parts = [open_table(_part(out, number)) for number in range(len(chunks))]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns = None
+    if method not in _WITHOUT_NETWORK:
+        columns = _in_parts(
+            out / "parts",
+            run.stamp,
+            rows,
+            world,
+            lambda chunks: estimates(machinery, config, data, chunks),
+            progress=progress,
+        )
+    if method != "network":
+        if method in _WITHOUT_NETWORK and not data.samples[0].is_mocap:
+            raise ValueError(
+                f"{method} needs GT 3D joints, which {config.data_set[0]} has not; train a network and refine"
+            )
+        refinement = prepare_refinement(machinery, data, rows, columns, refine)
+        starts = columns
+
+        def refined(chunks: Sequence[np.ndarray]) -> Iterable[dict[str, np.ndarray]]:
+            for chunk in chunks:
+                places = np.searchsorted(rows, chunk)
+                yield refinement(chunk, None if starts is None else {n: v[places] for n, v in starts.items()})
+
+        columns = _in_parts(
+            out / f"parts-{method}", run.stamp + refinement.digest, rows, world, refined, progress=progress
+        )
+    assert columns is not None
     error = columns.pop("error")
     lost = _unusable(data, rows[~np.isfinite(error)])
-    gt, kept = _pseudo_gt(columns, error, config, data, machinery, views)
+    gt, kept = packed({"row": rows, **columns}, error, config, data, machinery, views)
     files = []
     if world.is_first:
-        files = save_release(gt, out, name=_own_name(data.samples[0], gt))
+        files = save_release(gt, out, name=own_name(data.samples[0], gt))
         _write_unusable(lost, out / UNUSABLE)
     world.barrier()
     counts = Counter(row["reason"] for row in lost)
@@ -134,6 +159,61 @@ def annotate(
         error=mean,
         is_mocap=data.samples[0].is_mocap,
     )
+
+
+def _with_network(
+    checkpoint: str | os.PathLike, out: Path, changes: Mapping[str, Any], *, progress: bool
+) -> tuple[_Annotator, World]:
+    found = load_checkpoint(checkpoint)
+    config = _config(found.config, changes)
+    out.mkdir(parents=True, exist_ok=True)
+    world = join_world(config.device)
+    is_other = _is_other(found.config, config)
+    if is_other:  # before images are opened: with no image to see, none is
+        looked_at = replace(config, mode="two-stage", inputs="joints")
+        _check(found, config, read_data(looked_at, out, world))
+    crops = out / "crops" if is_other else Path(checkpoint).parent / "crops"
+    data = read_data(config, Path(config.crops) if config.crops else crops, world, progress=progress)
+    machinery = restored(found, config, data, world.device)
+    return _Annotator(config, data, machinery, _stamp(found.network, config, data, machinery)), world
+
+
+def _without_network(
+    source: str | os.PathLike, out: Path, changes: Mapping[str, Any]
+) -> tuple[_Annotator, World]:
+    """By a preset's name or a checkpoint: what is annotated counts, no image is opened."""
+    named = str(source) in PRESETS and not Path(source).exists()
+    base = PRESETS[str(source)] if named else load_checkpoint(source).config
+    config = replace(config_with(base, changes) if named else _config(base, changes), inputs="joints")
+    config = replace(
+        config, outputs="rotation6d", head_layers=0, joint_width=1
+    )  # of no use: as small as can be
+    out.mkdir(parents=True, exist_ok=True)
+    world = join_world(config.device)
+    data = read_data(config, out / "crops", world)
+    machinery = build_machinery(config, data.joint_sets, world.device, pretrained=False)
+    return _Annotator(config, data, machinery, _stamp({}, config, data, machinery)), world
+
+
+def _in_parts(
+    folder: Path,
+    stamp: str,
+    rows: np.ndarray,
+    world: World,
+    compute: Callable[[Sequence[np.ndarray]], Iterable[dict[str, np.ndarray]]],
+    *,
+    progress: bool,
+) -> dict[str, np.ndarray]:
+    """What `compute` makes of all rows, chunk by chunk, shared by the processes; what is done is kept."""
+    chunks = [rows[first : first + _CHUNK] for first in range(0, len(rows), _CHUNK)]
+    todo = [n for n in range(world.rank, len(chunks), world.size) if not _is_done(_part(folder, n), stamp)]
+    folder.mkdir(exist_ok=True)
+    made = iter(compute([chunks[number] for number in todo]))
+    for number in tqdm(todo, unit="part", disable=not (progress and world.is_first)):
+        write_table(_part(folder, number), {"row": chunks[number], **next(made)}, {"stamp": stamp})
+    world.barrier()
+    parts = [open_table(_part(folder, number)) for number in range(len(chunks))]
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0] if name != "row"}
 
 
 def _config(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
@@ -209,10 +289,12 @@ def _check(checkpoint: Checkpoint, config: TrainConfig, data: TrainingData) -> N
         )
 
 
-def _stamp(checkpoint: Checkpoint, config: TrainConfig, data: TrainingData, machinery: Machinery) -> str:
+def _stamp(
+    network: Mapping[str, Tensor], config: TrainConfig, data: TrainingData, machinery: Machinery
+) -> str:
     """What says that parts of an earlier run are of the same network and samples."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, value in checkpoint.network.items():
+    for name, value in network.items():
         digest.update(name.encode())
         digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     samples, crops = data.samples[0], data.crops[0]
@@ -231,8 +313,8 @@ def _stamp(checkpoint: Checkpoint, config: TrainConfig, data: TrainingData, mach
     return digest.hexdigest()
 
 
-def _part(out: Path, number: int) -> Path:
-    return out / "parts" / f"{number:05d}.safetensors"
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.safetensors"
 
 
 def _is_done(path: Path, stamp: str) -> bool:
@@ -240,125 +322,6 @@ def _is_done(path: Path, stamp: str) -> bool:
         return open_table(path).meta.get("stamp") == stamp
     except (FileNotFoundError, ValueError):
         return False
-
-
-def _pseudo_gt(
-    columns: dict[str, np.ndarray],
-    error: np.ndarray,
-    config: TrainConfig,
-    data: TrainingData,
-    machinery: Machinery,
-    views: str,
-) -> tuple[PseudoGT, np.ndarray]:
-    """The fits of all rows as a release's, and their errors."""
-    good = np.isfinite(error)
-    columns, error = {name: value[good] for name, value in columns.items()}, error[good]
-    rows = columns.pop("row")
-    samples, crops = data.samples[0].rows(rows), data.crops[0].rows(rows)
-    params = columns if samples.side is None else unflip_hands(columns, samples.side)
-    entry = release_named(_release_of(config.model, samples))
-    space = _space_of(entry.space, samples)
-    if space == "world":
-        assert samples.camera is not None
-        roots = rest_roots(config.model, params, side=samples.side, body_models=config.body_models or None)
-        params = camera_to_world(params, samples.camera, roots)
-    kept, by_id = np.arange(len(rows)), entry.key_names == ("id",)
-    if not by_id:
-        params, kept, error = _one_a_frame(params, error, samples, machinery, views)
-    given: dict[str, Any] = {"groups": samples.groups}
-    if entry.camera == "leaf":
-        given |= _cameras(samples.rows(kept), crops.rows(kept))
-    if entry.space == "image":
-        given["space"] = space
-    if samples.side is not None:
-        given["side"] = samples.side[kept]
-    keys = samples.ids[:, None] if by_id else samples.keys
-    return pseudo_gt_of(entry.name, params, keys=keys[kept], **given), error
-
-
-def _release_of(model: str, samples: Samples) -> str:
-    """The release whose layout the fits take."""
-    if samples.release:
-        return samples.release
-    # The user's own MoCap comes in Human3.6M's layout, by frames that several cameras see.
-    is_frames = samples.is_mocap and samples.keys.shape[1] == 4 and samples.side is None
-    return f"human36m-{model}" if is_frames and model in ("smpl", "smplx") else own_release(model)
-
-
-def _own_name(samples: Samples, gt: PseudoGT) -> str | None:
-    """The file's name where the data set is of no release; None for the release's own."""
-    if samples.release or gt.catalogued.data_set == "Human3.6M":
-        return None
-    data_set = re.sub(r"[^\w.-]+", "_", samples.data_set)
-    return f"{data_set}_{gt.model.upper()}_NeuralAnnot.json"
-
-
-def _space_of(space: str, samples: Samples) -> str:
-    if space != "image" or samples.camera is None:
-        return space
-    moved = (
-        not np.array_equal(samples.camera.R, np.broadcast_to(np.eye(3), samples.camera.R.shape))
-        or (samples.camera.t != 0).any()
-    )
-    return "world" if moved else "camera"
-
-
-def _cameras(samples: Samples, crops: Crops) -> dict[str, np.ndarray]:
-    """The leaf's camera: the real one where there is one, in the wild the crop's on the whole image."""
-    if samples.camera is not None:
-        return {"focal": samples.camera.focal, "princpt": samples.camera.princpt}
-    focal, princpt = virtual_camera(crops.box_xywh)
-    return {"focal": focal, "princpt": princpt}
-
-
-def _one_a_frame(
-    params: dict[str, np.ndarray],
-    error: np.ndarray,
-    samples: Samples,
-    machinery: Machinery,
-    views: str,
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Of the fits of one frame, seen by several cameras, one: its parameters, a row of it, its error."""
-    groups = group_views(samples.keys, samples.side)
-    known = machinery.points.known.cpu().numpy()
-    judged = _judged(error, (samples.valid & known).sum(1), len(known))
-    if views == "best":
-        rows = best_view(groups, judged)
-        rows = rows[rows >= 0]
-        return {name: value[rows] for name, value in params.items()}, rows, error[rows]
-    assert samples.camera is not None
-    assert samples.joints_cam is not None
-    joints = samples.camera.camera_to_world(samples.joints_cam)
-
-    def joints_of(given: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
-        """Joints in the world; a left hand's by the mirrored right one, which is its mirror image."""
-        mirrored = dict(given) if samples.side is None else unflip_hands(given, samples.side[rows])
-        device = machinery.body.J_regressor.device
-        found = np.zeros((len(rows), len(machinery.points), 3), np.float32)
-        for first in range(0, len(rows), _CHUNK):
-            some = slice(first, first + _CHUNK)
-            with torch.inference_mode():
-                posed = machinery.points(
-                    **{n: torch.tensor(v[some], device=device) for n, v in mirrored.items()}
-                )
-            found[some] = posed.cpu().numpy()
-        if samples.side is not None:
-            found[samples.side[rows] == "left", :, 0] *= -1
-        return found
-
-    joints = np.where(known[:, None], joints, np.nan)
-    fused = fuse_views(params, groups, judged, joints_world=joints, joints_of=joints_of)
-    there = fused.rows >= 0
-    return {n: v[there] for n, v in fused.params.items()}, fused.rows[there], fused.error[there]
-
-
-def _judged(error: np.ndarray, count: np.ndarray, joints: int) -> np.ndarray:
-    """Errors by which views are compared: the fewer joints, the better a placed body can seem to fit.
-
-    `count` (N,): the joints that each error is the mean of; with a single one it says nothing.
-    """
-    fair = error * np.sqrt(joints / np.maximum(count - 1, 1))
-    return np.where(count > 1, fair, np.where(np.isfinite(error), _SAYS_NOTHING, error))
 
 
 # --- what has no fit

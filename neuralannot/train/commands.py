@@ -66,11 +66,27 @@ def add_commands(command: Command, new_group: Callable[..., Any]) -> None:
         "annotate a data set with a trained annotator",
         "neuralannot annotate runs/human36m/checkpoint.pt --out annotations",
     )
-    annotate.add_argument("checkpoint")
+    annotate.add_argument("checkpoint", help="of a run; fitted: or a preset's name")
     annotate.add_argument("--out", required=True, help="folder for the annotation files")
     annotate.add_argument(
         "--views", choices=("best", "fuse"), default="best", help="frames seen by several cameras"
     )
+    annotate.add_argument(
+        "--method",
+        choices=("refined", "network", "fitted"),
+        default="refined",
+        help="the network's estimates refined by least squares (default), as they are (the paper's), "
+        "or least squares without a network",
+    )
+    annotate.add_argument(
+        "--noise",
+        type=float,
+        help="refined: of the joints, metres in 3D, px of 256 px crops (default: measured)",
+    )
+    annotate.add_argument(
+        "--near", type=float, help="refined: radians by which the network's rotations are off (default: any)"
+    )
+    annotate.add_argument("--own-shapes", action="store_true", help="refined: every frame a shape of its own")
     _field_arguments(annotate, ANNOTATING)
 
     merge = command(
@@ -157,10 +173,18 @@ def _check(options: argparse.Namespace) -> None:
 def _annotate(options: argparse.Namespace) -> None:
     from neuralannot.train.annotate import annotate
     from neuralannot.train.distributed import leave_world
+    from neuralannot.train.refinement import RefineOptions
 
+    refine = RefineOptions(noise=options.noise, near=options.near, share_shape=not options.own_shapes)
     try:
         result = annotate(
-            options.checkpoint, options.out, views=options.views, progress=True, **_changes(options)
+            options.checkpoint,
+            options.out,
+            method=options.method,
+            refine=refine,
+            views=options.views,
+            progress=True,
+            **_changes(options),
         )
     finally:
         leave_world()

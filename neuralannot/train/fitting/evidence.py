@@ -58,16 +58,19 @@ class Evidence:
         each = self.scale**2 * square / (self.scale**2 + square)
         return self.weight * (each if self.confidence is None else each * self.confidence).sum(1)
 
+    def trust(self, posed: Tensor) -> Tensor:
+        """(B, K): how much of its weight each joint has where it is, from 1 on the spot to 0 far off."""
+        square = self.residuals(posed).square().sum(2)
+        share = (self.scale**2 / (self.scale**2 + square)) ** 2 * self.valid
+        return share if self.confidence is None else share * self.confidence
+
     def normal(self, posed: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
         """Gauss and Newton's matrix (B, N, N) and gradient (B, N) of half the energy's double.
 
         `posed` (B, K, 3); `jacobian` (B, K, 3, N), its derivative by the unknowns.
         """
         off = self.residuals(posed)
-        square = off.square().sum(2)
-        weight = 2 * self.weight * (self.scale**2 / (self.scale**2 + square)) ** 2 * self.valid
-        if self.confidence is not None:
-            weight = weight * self.confidence
+        weight = 2 * self.weight * self.trust(posed)
         if self.focal is not None:
             jacobian = self._by_place(posed) @ jacobian
         flat = (jacobian * weight[..., None, None].sqrt()).flatten(1, 2)

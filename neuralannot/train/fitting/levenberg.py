@@ -26,14 +26,15 @@ class Beliefs:
     """What is known of bodies beside the joints, as sums of squares.
 
     `prior`: distributions of the pose, times `prior_weight`; `pose_weight`: of half the pose's sum of
-    squares, radians; `codes_weight`: of half the codes' (of one person's, where frames share it); `near` (B,
-    F, 3): a pose, a network's say, about which `near_weight` counts half the squared distance.
+    squares, radians; `codes_weight`: of half the codes' (of one person's, where frames share it), a number or
+    (S,) for each code; `near` (B, F, 3): a pose, a network's say, about which `near_weight` counts half the
+    squared distance.
     """
 
     prior: PoseGaussians | None = None
     prior_weight: float = 1.0
     pose_weight: float = 0.0
-    codes_weight: float = 1.0
+    codes_weight: float | Tensor = 1.0
     near: Tensor | None = None
     near_weight: float = 0.0
 
@@ -112,6 +113,34 @@ def levenberg_marquardt(
         return Solution(state.to(kind), solver.each(state).to(kind), taken)
 
 
+def evidence_noise(
+    chart: Chart, moments: JointMoments, evidence: Evidence, beliefs: Beliefs, state: State
+) -> float:
+    """The standard deviation of a coordinate, in the evidence's unit, that its residuals at a fit speak of.
+
+    The sum of the weighted squares over the coordinates less those that the fit could follow: the trace of
+    the share that the joints have in what determines each body (codes taken as known). NaN where nothing is
+    left over.
+    """
+    with torch.no_grad():
+        solver = _Solver(chart, moments, evidence, beliefs, None, fixed_codes=True)
+        wide = state.to(torch.float64)
+        posed, jacobian = solver.linearise(wide)
+        free = len(chart) - chart.num_codes
+        jacobian = jacobian[..., :free]
+        seen, _ = solver.evidence.normal(posed, jacobian)
+        prior, _ = solver.beliefs.normal(wide.pose)
+        whole = seen.clone()
+        whole[:, 3 : 3 + prior.shape[1], 3 : 3 + prior.shape[1]] += prior
+        whole.diagonal(dim1=1, dim2=2)[:] += 1e-9 * whole.diagonal(dim1=1, dim2=2).amax(1, keepdim=True)
+        factor = torch.linalg.cholesky_ex(whole)[0]
+        followed = torch.cholesky_solve(seen, factor).diagonal(dim1=1, dim2=2).sum()
+        share = solver.evidence.trust(posed)
+        off = solver.evidence.residuals(posed)
+        left = share.sum() * off.shape[2] - followed
+        return float((share * off.square().sum(2)).sum().div(left).sqrt()) if left > 0 else float("nan")
+
+
 class _Solver:
     def __init__(
         self,
@@ -129,6 +158,8 @@ class _Solver:
             self.beliefs = replace(beliefs, prior=beliefs.prior.to(self.evidence.joints))
         if beliefs.near is not None:
             self.beliefs = replace(self.beliefs, near=beliefs.near.double())
+        if isinstance(beliefs.codes_weight, Tensor):
+            self.beliefs = replace(self.beliefs, codes_weight=beliefs.codes_weight.to(self.evidence.joints))
         count = len(evidence.joints)
         self.of = torch.arange(count, device=evidence.joints.device) if persons is None else persons
         self.groups = int(self.of.max()) + 1 if count else 0
@@ -146,7 +177,7 @@ class _Solver:
 
     def each(self, state: State) -> Tensor:
         posed = self.moments(self.chart.rotations(state), state.codes) + state.transl[:, None]
-        codes = 0.5 * self.beliefs.codes_weight * state.codes.square().sum(1) / self.frames[self.of]
+        codes = 0.5 * (self.beliefs.codes_weight * state.codes.square()).sum(1) / self.frames[self.of]
         return self.evidence.energy(posed) + self.beliefs.energy(state.pose) + codes
 
     def step(self, state: State, damping: Tensor) -> Tensor:
@@ -171,8 +202,8 @@ class _Solver:
         step = -solved[..., 0] - (solved[..., 1:] @ shared)[..., 0]
         return torch.cat([step[:, :-3], shared[..., 0], step[:, -3:]], 1)
 
-    def _normal(self, state: State) -> tuple[Tensor, Tensor]:
-        """Matrix and gradient by root, pose, translation and, last, the codes."""
+    def linearise(self, state: State) -> tuple[Tensor, Tensor]:
+        """(B, K, 3) joints and (B, K, 3, N), their derivative by root, pose, translation and, last, codes."""
         chart = self.chart
         rotations = chart.rotations(state)
         posed, by_rotation, by_code = self.moments.linearise(rotations, state.codes)
@@ -180,12 +211,15 @@ class _Solver:
         by_pose = by_rotation[:, :, :, chart.joints]
         by_pose = torch.einsum("bkcjd,bjde->bkcje", by_pose, chart.left_jacobians(state)).flatten(3)
         eye = torch.eye(3, dtype=posed.dtype, device=posed.device).expand(*posed.shape[:2], 3, 3)
-        jacobian = torch.cat([by_rotation[:, :, :, 0], by_pose, eye, by_code], 3)
-        matrix, gradient = self.evidence.normal(posed, jacobian)
+        return posed, torch.cat([by_rotation[:, :, :, 0], by_pose, eye, by_code], 3)
+
+    def _normal(self, state: State) -> tuple[Tensor, Tensor]:
+        """Matrix and gradient by root, pose, translation and, last, the codes."""
+        matrix, gradient = self.evidence.normal(*self.linearise(state))
         prior, pull = self.beliefs.normal(state.pose)
         matrix[:, 3 : 3 + prior.shape[1], 3 : 3 + prior.shape[1]] += prior
         gradient[:, 3 : 3 + prior.shape[1]] += pull
-        size = chart.num_codes
+        size = self.chart.num_codes
         if size:
             weight = self.beliefs.codes_weight / self.frames[self.of][:, None]
             matrix.diagonal(dim1=1, dim2=2)[:, -size:] += weight

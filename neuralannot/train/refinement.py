@@ -1,0 +1,341 @@
+"""`Refinement`: a network's estimates, or nothing, made to fit the joints by damped least squares.
+
+A network is within centimetres of the joints that it was given; after a few damped Gauss-Newton steps a fit
+is within their noise, and what the joints do not say (twists about bones, joints that are missing) comes from
+the pose's normal distribution and from the one shape that all frames of a person share. Not in the paper.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuralannot.train.fitting.charts import Chart, State, with_codes
+from neuralannot.train.fitting.evidence import Evidence
+from neuralannot.train.fitting.gaussians import PoseGaussians, open_gaussian
+from neuralannot.train.fitting.joint_fits import placed
+from neuralannot.train.fitting.levenberg import Beliefs, Solution, evidence_noise, levenberg_marquardt
+from neuralannot.train.network import CROP, FOCAL
+from neuralannot.train.run import Machinery, TrainingData
+
+__all__ = ["RefineOptions", "Refinement", "prepare_refinement"]
+
+_BODIES = ("smpl", "smplx")
+# One standard deviation of a rotation, radians, of models without a learnt distribution.
+_SPREAD = {"mano": 0.5, "flame": 0.2}
+_PINNED = 1e6  # weight of codes that joints say nothing of
+_BATCH = 512
+# How many frames tell a person's shape, and how many samples their joints' noise.
+_FRAMES, _NOISY = 48, 192
+_LOOSE, _EXACT = 6, 12  # steps
+_FROM_REST = (10, 15)
+_NOISE_ROUNDS, _SETTLED = 5, 0.1
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What joints in space (metres) and in crops (px of 256) differ in. `first`, `least`: noise, at the start
+    and at least; `loose`, `wide`: noise and Geman-McClure scale of the first steps; `outlying`: least scale
+    of the others."""
+
+    first: float
+    least: float
+    loose: float
+    wide: float
+    outlying: float
+
+
+_SPACE = _Unit(first=0.01, least=0.001, loose=0.03, wide=0.3, outlying=0.1)
+_PICTURE = _Unit(first=3.0, least=0.5, loose=6.0, wide=60.0, outlying=20.0)
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """`noise`: standard deviation of a joint's coordinate, metres with GT 3D joints and px of 256 px crops in
+    the wild; None measures it on the data set. `share_shape`: whether all of a person's frames have one
+    shape. `near`: radians by which the network's rotations are off, at one standard deviation, so that the
+    fit stays about them; None leaves them to be the start alone. Raises ValueError for numbers that are not
+    positive."""
+
+    noise: float | None = None
+    share_shape: bool = True
+    near: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("noise", "near"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+
+
+class Refinement:
+    """Ready to refine rows of a data set; made by `prepare_refinement`.
+
+    `noise`: the standard deviation that joints are taken to have, metres or px; `shapes` (P, S) codes of P
+    persons; `of` (N,): whose shape each row has, -1 for one of its own.
+    """
+
+    def __init__(
+        self,
+        machinery: Machinery,
+        data: TrainingData,
+        options: RefineOptions,
+        prior: PoseGaussians | None = None,
+    ) -> None:
+        body = machinery.body
+        self.device = body.J_regressor.device
+        self.options, self.data = options, data
+        self.chart = Chart(body)
+        self.moments = machinery.points.moments().to(self.device)
+        self.known = machinery.points.known
+        self.torso = machinery.network.torso.to(self.device)
+        self.is_mocap = data.samples[0].is_mocap
+        self.unit = _SPACE if self.is_mocap else _PICTURE
+        if prior is None and body.model in _BODIES:
+            prior = open_gaussian()
+        self.prior = prior
+        weight = torch.ones(self.chart.num_codes, device=self.device)
+        if body.model == "smplx":
+            weight[10:] = _PINNED  # no joint of a body tells an expression
+        self.beliefs = Beliefs(
+            prior=None if prior is None else prior.to(weight),
+            pose_weight=0.0 if prior is not None else 1 / _SPREAD[body.model] ** 2,
+            codes_weight=weight,
+        )
+        self.noise = options.noise or self.unit.first
+        self.shapes = torch.zeros(0, self.chart.num_codes, device=self.device)
+        self.of = np.full(len(data.usable), -1)
+
+    @property
+    def digest(self) -> str:
+        """What tells this refinement's results from another's."""
+        digest = hashlib.blake2b(digest_size=16)
+        prior = "" if self.prior is None else self.prior.fingerprint
+        digest.update(repr((self.options, self.noise, prior)).encode())
+        digest.update(self.shapes.cpu().numpy().tobytes() + self.of.tobytes())
+        return digest.hexdigest()
+
+    def __call__(
+        self, rows: np.ndarray, start: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Parameters of rows (M,) in their crops' cameras' frames, as `estimates` gives them, `transl` and
+        `error` among them. `start`: a network's, by the same names, whose other entries are passed on; None
+        begins at the likeliest pose, turned by hips and shoulders (3D joints alone)."""
+        found = [
+            self._batch(rows[n : n + _BATCH], None if start is None else _slice(start, n, n + _BATCH))
+            for n in range(0, len(rows), _BATCH)
+        ]
+        if not found:
+            return {} if start is None else dict(start)
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+    def _batch(self, rows: np.ndarray, start: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+        evidence = self._evidence(rows)
+        state = self._start(evidence, start)
+        whose = torch.from_numpy(self.of[rows]).to(self.device)
+        for shared in (True, False):
+            some = torch.nonzero((whose >= 0) == shared)[:, 0]
+            if not len(some):
+                continue
+            begin = state.rows(some)
+            if shared:
+                begin = with_codes(begin, self.shapes[whose[some]])
+            solved = self._solve(evidence.rows(some), begin, fixed=shared, from_rest=start is None)
+            state = _put(state, some, solved.state)
+        made = {name: value.cpu().numpy() for name, value in self.chart.parameters(state).items()}
+        error = self._error(evidence, state)
+        if start is None:
+            return made | {"error": error}
+        lost = ~np.isfinite(error) | ~np.isfinite(start["error"])
+        kept = {}
+        for name, value in start.items():
+            new = {**made, "error": error}.get(name, value)
+            kept[name] = np.where(lost.reshape(-1, *[1] * (value.ndim - 1)), value, new).astype(value.dtype)
+        return kept
+
+    # --- what the fits share
+
+    def prepare(self, rows: np.ndarray, start: Mapping[str, np.ndarray] | None) -> None:
+        """Measure the noise, and the shape of every person with more than one frame, on some of `rows`.
+
+        `start`: of the same rows, as `__call__` takes it.
+        """
+        good = self._enough(rows)
+        if start is not None:
+            good &= np.isfinite(start["error"])
+        places = np.flatnonzero(good)
+        if self.options.noise is None and len(places):
+            self.noise = self._measured(rows, _spread(places, _NOISY), start)
+        person = self.data.samples[0].person
+        if not self.options.share_shape or person is None:
+            return
+        numbers, of = np.unique(person, return_inverse=True)
+        of = np.where(person < 0, -1, of)
+        places = places[of[rows[places]] >= 0]
+        frames = {
+            int(n): _spread(places[of[rows[places]] == n], _FRAMES) for n in np.unique(of[rows[places]])
+        }
+        frames = {number: some for number, some in frames.items() if len(some) > 1}
+        if not frames:
+            return
+        shapes = torch.zeros(len(numbers), self.chart.num_codes, device=self.device)
+        for group in _groups(frames):
+            at = np.concatenate([frames[number] for number in group])
+            whose = np.repeat(np.arange(len(group)), [len(frames[number]) for number in group])
+            evidence = self._evidence(rows[at])
+            begin = self._start(evidence, None if start is None else {n: v[at] for n, v in start.items()})
+            persons = torch.from_numpy(whose).to(self.device)
+            solved = self._solve(evidence, begin, persons=persons, from_rest=start is None)
+            first = np.unique(whose, return_index=True)[1]
+            shapes[torch.tensor(group, device=self.device)] = solved.state.codes[torch.from_numpy(first)]
+        self.shapes = shapes
+        self.of = np.where(np.isin(of, list(frames)), of, -1)
+
+    def _measured(
+        self, rows: np.ndarray, places: np.ndarray, start: Mapping[str, np.ndarray] | None
+    ) -> float:
+        """The noise under which fits leave just that noise over."""
+        evidence = self._evidence(rows[places])
+        state = self._start(evidence, None if start is None else {n: v[places] for n, v in start.items()})
+        state = self._solve(evidence, state, from_rest=start is None).state
+        noise = self.noise
+        for _ in range(_NOISE_ROUNDS):
+            exact = self._exact(evidence, noise)
+            left = evidence_noise(self.chart, self.moments, exact, self.beliefs, state)
+            if not np.isfinite(left):
+                return noise
+            before, noise = noise, max(left, self.unit.least)
+            if abs(noise - before) < _SETTLED * noise:
+                break
+            exact = self._exact(evidence, noise)
+            state = levenberg_marquardt(
+                self.chart, self.moments, exact, self.beliefs, state, steps=_EXACT
+            ).state
+        return float(noise)
+
+    def _enough(self, rows: np.ndarray) -> np.ndarray:
+        """(M,) bool: rows with joints enough to say something of a shape."""
+        valid = self.data.targets.valid_cam if self.is_mocap else self.data.targets.valid_2d
+        seen = valid[torch.from_numpy(rows)] & self.known.cpu()
+        return (2 * seen.sum(1) > self.known.sum().cpu()).numpy()
+
+    # --- one batch
+
+    def _evidence(self, rows: np.ndarray) -> Evidence:
+        targets = self.data.targets.rows(torch.from_numpy(rows)).to(self.device)
+        loose, wide = 1 / (2 * self.unit.loose**2), self.unit.wide
+        if self.is_mocap:
+            return Evidence(targets.joints_cam, targets.valid_cam & self.known, loose, wide)
+        full = torch.ones(len(rows), 2, device=self.device)
+        valid = targets.valid_2d & self.known
+        return Evidence(targets.joints_2d, valid, loose, wide, focal=FOCAL * full, princpt=CROP / 2 * full)
+
+    def _start(self, evidence: Evidence, start: Mapping[str, np.ndarray] | None) -> State:
+        if start is not None:
+            given = {n: torch.from_numpy(np.ascontiguousarray(v)).to(self.device) for n, v in start.items()}
+            transl = torch.nan_to_num(given["transl"])  # no joint to place the body by
+            return self.chart.state({**given, "transl": transl})
+        if not self.is_mocap:
+            raise ValueError("without 3D joints a fit needs a network's estimate to start from")
+        args = (self.chart, self.moments, evidence.joints, evidence.valid)
+        return placed(*args, torso=self.torso, prior=self.beliefs.prior)
+
+    def _exact(self, evidence: Evidence, noise: float) -> Evidence:
+        return replace(evidence, weight=1 / (2 * noise**2), scale=max(self.unit.outlying, 5 * noise))
+
+    def _solve(
+        self,
+        evidence: Evidence,
+        start: State,
+        *,
+        persons: Tensor | None = None,
+        fixed: bool = False,
+        from_rest: bool = False,
+    ) -> Solution:
+        """Loosely first, then as exactly as the joints are."""
+        beliefs, exact = self.beliefs, self._exact(evidence, self.noise)
+        if self.options.near is not None and not from_rest:
+            beliefs = replace(beliefs, near=start.pose, near_weight=1 / self.options.near**2)
+        steps = _FROM_REST if from_rest else (_LOOSE, _EXACT)
+        first = levenberg_marquardt(
+            self.chart, self.moments, evidence, beliefs, start, steps=steps[0], fixed_codes=fixed
+        )
+        return levenberg_marquardt(
+            self.chart,
+            self.moments,
+            exact,
+            beliefs,
+            first.state,
+            steps=steps[1],
+            persons=persons,
+            fixed_codes=fixed,
+        )
+
+    def _error(self, evidence: Evidence, state: State) -> np.ndarray:
+        """(B,) mean distance over the valid joints, metres or px; NaN without any."""
+        with torch.no_grad():
+            posed = self.moments(self.chart.rotations(state), state.codes) + state.transl[:, None]
+            distance = evidence.residuals(posed).norm(dim=2)
+        return (distance.sum(1) / evidence.valid.sum(1)).cpu().numpy().astype(np.float32)
+
+
+def prepare_refinement(
+    machinery: Machinery,
+    data: TrainingData,
+    rows: np.ndarray,
+    start: Mapping[str, np.ndarray] | None,
+    options: RefineOptions | None = None,
+    *,
+    prior: PoseGaussians | None = None,
+) -> Refinement:
+    """A refinement of the first data set of `data`, with its noise and its persons' shapes.
+
+    `rows` (M,): those that will be refined; `start`: the network's estimates of them (`estimates`), or None
+    to fit without. `prior`: of body poses, the one that ships by default; hands and faces have spreads.
+    """
+    refinement = Refinement(machinery, data, options or RefineOptions(), prior)
+    refinement.prepare(rows, start)
+    return refinement
+
+
+def _spread(places: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of them, evenly."""
+    if len(places) <= count:
+        return places
+    return places[np.linspace(0, len(places) - 1, count).round().astype(int)]
+
+
+def _groups(frames: Mapping[int, np.ndarray]) -> list[list[int]]:
+    """Persons, in order, so many at a time as a batch holds."""
+    groups: list[list[int]] = [[]]
+    size = 0
+    for number, some in frames.items():
+        if size + len(some) > _BATCH and groups[-1]:
+            groups.append([])
+            size = 0
+        groups[-1].append(number)
+        size += len(some)
+    return groups
+
+
+def _slice(values: Mapping[str, np.ndarray], first: int, end: int) -> dict[str, np.ndarray]:
+    return {name: value[first:end] for name, value in values.items()}
+
+
+def _put(state: State, rows: Tensor, some: State) -> State:
+    """The state with some rows replaced."""
+
+    def put(whole: Tensor, part: Tensor) -> Tensor:
+        return whole.index_copy(0, rows, part.to(whole.dtype))
+
+    return State(
+        put(state.root, some.root),
+        put(state.pose, some.pose),
+        put(state.codes, some.codes),
+        put(state.transl, some.transl),
+    )

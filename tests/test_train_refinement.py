@@ -1,0 +1,221 @@
+"""Refining a network's estimates by damped least squares, and fitting without a network."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_runs import _KEPT, a_run, studio
+
+from neuralannot import load_pseudo_gt
+from neuralannot.train.annotate import annotate
+from neuralannot.train.config import PRESETS, config_with
+from neuralannot.train.distributed import World
+from neuralannot.train.evaluation import annotation_errors
+from neuralannot.train.fit import fit
+from neuralannot.train.refinement import RefineOptions, prepare_refinement
+from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data
+
+pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@functools.cache
+def trained(layout: str, name: str | None = None, **changes: Any) -> Path:
+    made = tempfile.TemporaryDirectory(prefix="run-")
+    _KEPT.append(made)
+    return fit(a_run(layout, name, **changes), made.name).checkpoint
+
+
+@functools.cache
+def mocap(layout: str = "human36m", preset: str = "human36m-smpl", **options: Any) -> Any:
+    """Data and body without a network, of a studio."""
+    folder = studio(layout, **options)
+    config = config_with(PRESETS[preset], {"data": [str(folder)], "every": 1, "inputs": "joints"})
+    data = read_data(config, folder / "crops", ALONE)
+    return data, build_machinery(config, data.joint_sets, ALONE.device, pretrained=False)
+
+
+def of(files, **options):
+    return load_pseudo_gt([str(path) for path in files], annotations=False, **options)
+
+
+def truth_of(folder: Path, pattern: str):
+    return of(sorted((folder / "truth").glob(pattern)))
+
+
+# --- with a network
+
+
+def test_refined_annotations_fit_the_joints_and_the_truth_better_than_the_network(tmp_path):
+    checkpoint = trained("human36m", inputs="joints")
+    found = {m: annotate(checkpoint, tmp_path / m, method=m) for m in ("network", "refined")}
+    assert found["refined"].count == found["network"].count > 0
+    assert found["refined"].error < 0.002 < 0.05 < found["network"].error
+    truth = truth_of(studio("human36m"), "Human36M_subject[15678]_*.json")
+    errors = {m: annotation_errors(of(result.files), truth).means for m, result in found.items()}
+    assert errors["refined"]["mpvpe"] < 0.3 * errors["network"]["mpvpe"]
+    # The default is the better one.
+    assert annotate(checkpoint, tmp_path / "refined").files == found["refined"].files
+
+
+def test_all_frames_of_a_person_have_one_shape_unless_each_shall_have_its_own(tmp_path):
+    folder = studio("human36m", 48)
+    kept = {"method": "fitted", "data": [str(folder)], "every": 1}
+    for refine, shared in ((None, True), (RefineOptions(share_shape=False), False)):
+        made = annotate("human36m-smpl", tmp_path / str(shared), refine=refine, **kept)
+        gt = of(made.files)
+        subjects = np.array([key[0] for key in gt.keys])
+        frames = np.bincount(subjects)
+        assert frames.max() > 1
+        shapes = {s: len(np.unique(gt.params["betas"][subjects == s], axis=0)) for s in set(subjects)}
+        assert all((count == 1) == (shared or frames[s] == 1) for s, count in shapes.items())
+
+
+def test_near_keeps_the_network_s_rotations():
+    checkpoint = trained("human36m", inputs="joints")
+    gts = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, refine in (
+            ("none", None),
+            ("near", RefineOptions(near=0.01)),
+            ("far", RefineOptions(near=9.0)),
+        ):
+            gts[name] = of(annotate(checkpoint, Path(folder) / name, refine=refine, views="best").files)
+        said = of(annotate(checkpoint, Path(folder) / "network", method="network").files)
+
+    def apart(one, other):
+        return np.abs(one.params["body_pose"] - other.params["body_pose"]).mean()
+
+    # Of a frame's views another may be the best one; rotations do not differ between the tiny network's.
+    assert apart(gts["near"], said) < 0.5 * apart(gts["none"], said)
+    assert apart(gts["far"], gts["none"]) < 0.05
+
+
+def test_refining_in_the_wild_brings_the_joints_onto_the_keypoints(tmp_path):
+    for layout, name in (("mscoco", "tiny-mscoco-smpl"), ("mscoco", "tiny-mscoco-mano")):
+        checkpoint = trained(layout, name)
+        found = {m: annotate(checkpoint, tmp_path / name / m, method=m) for m in ("network", "refined")}
+        assert not found["refined"].is_mocap
+        assert found["refined"].error < 0.3 * found["network"].error
+        before, after = (of(found[m].files) for m in ("network", "refined"))
+        np.testing.assert_array_equal(before.ids, after.ids)
+        assert (after.params["transl"][:, 2] > 0.5).all()  # in front of its camera
+
+
+def test_faces_keep_their_expression_among_what_is_refined(tmp_path):
+    checkpoint = trained("ffhq")
+    found = {m: annotate(checkpoint, tmp_path / m, method=m) for m in ("network", "refined")}
+    assert found["refined"].error < 0.5 * found["network"].error
+    assert np.abs(of(found["refined"].files).params["expression"]).max() > 0.05
+
+
+def test_other_options_do_not_take_the_parts_of_these(tmp_path):
+    checkpoint = trained("interhand26m")
+    first = annotate(checkpoint, tmp_path)
+    before = first.files[0].read_bytes()
+    parts = {p: p.stat().st_mtime_ns for p in (tmp_path / "parts").iterdir()}
+    other = annotate(checkpoint, tmp_path, refine=RefineOptions(noise=0.05))
+    assert other.files[0].read_bytes() != before
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "parts").iterdir()} == parts  # the network's are
+    again = annotate(checkpoint, tmp_path)
+    assert again.files[0].read_bytes() == before
+
+
+# --- without one
+
+
+def test_least_squares_alone_need_no_checkpoint_and_no_image(tmp_path):
+    folder = studio("human36m")
+    made = annotate(
+        "human36m-smpl", tmp_path, method="fitted", data=[str(folder)], images=["nowhere"], every=1
+    )
+    assert made.error < 0.002
+    errors = annotation_errors(of(made.files), truth_of(folder, "Human36M_subject[15678]_*.json"))
+    assert errors.means["mpvpe"] < 25
+    with pytest.raises(ValueError, match="fitted needs GT 3D joints, which mscoco has not; train a network"):
+        annotate("mscoco-smpl", tmp_path, method="fitted", data=[str(studio("mscoco"))])
+    with pytest.raises(ValueError, match="method must be one of refined, network, fitted, got 'best'"):
+        annotate("human36m-smpl", tmp_path, method="best")
+
+
+@pytest.mark.parametrize(
+    ("noise_mm", "low", "high"), [(0.0, 1.0, 2.0), (10.0, 8.0, 12.0), (30.0, 23.0, 37.0)]
+)
+def test_the_noise_of_the_joints_is_measured(noise_mm, low, high):
+    data, machinery = mocap(count=48, noise_mm=noise_mm) if noise_mm else mocap(count=48)
+    rows = np.flatnonzero(data.usable)
+    found = prepare_refinement(machinery, data, rows, None)
+    assert low <= 1000 * found.noise <= high
+    assert prepare_refinement(machinery, data, rows, None, RefineOptions(noise=0.004)).noise == 0.004
+
+
+def with_persons(data: TrainingData, person: np.ndarray | None) -> TrainingData:
+    return replace(data, samples=(replace(data.samples[0], person=person),))
+
+
+def test_persons_that_are_not_known_or_seen_once_have_their_own_shapes():
+    data, machinery = mocap(count=48)
+    rows = np.flatnonzero(data.usable)
+    person = np.full(len(data.samples[0]), -1)
+    person[rows[:6]], person[rows[6]] = 7, 9
+    refinement = prepare_refinement(machinery, with_persons(data, person), rows, None)
+    found = refinement(rows)
+    shapes = found["betas"]
+    assert (shapes[:6] == shapes[0]).all()
+    assert len(np.unique(shapes[5:], axis=0)) == len(rows) - 5
+    unknown = prepare_refinement(machinery, with_persons(data, None), rows, None)
+    assert len(unknown.shapes) == 0
+    assert refinement.digest != unknown.digest
+
+
+def test_rows_alone_are_as_among_others():
+    data, machinery = mocap(count=48)
+    rows = np.flatnonzero(data.usable)
+    refinement = prepare_refinement(machinery, data, rows, None)
+    together, alone = refinement(rows[:8]), refinement(rows[3:4])
+    for name, value in alone.items():
+        np.testing.assert_allclose(value[0], together[name][3], atol=2e-4)
+    assert refinement(rows[:0]) == {}
+
+
+def hidden(machinery: Machinery, data: TrainingData, rows: np.ndarray) -> TrainingData:
+    valid = data.targets.valid_cam.clone()
+    valid[torch.from_numpy(rows)] = False
+    return replace(data, targets=replace(data.targets, valid_cam=valid))
+
+
+def test_rows_without_a_joint_stay_as_they_were_and_say_so():
+    data, machinery = mocap(count=48)
+    rows = np.flatnonzero(data.usable)
+    blind = hidden(machinery, data, rows[:2])
+    given = prepare_refinement(machinery, data, rows, None)(rows)
+    given["error"][:2] = np.nan  # as a network's that could not be placed
+    refined = prepare_refinement(machinery, blind, rows, given)(rows, given)
+    for name, value in refined.items():
+        np.testing.assert_array_equal(value[:2], given[name][:2])
+    assert np.isnan(refined["error"][:2]).all()
+    assert np.isfinite(refined["error"][2:]).all()
+    # Nobody told where these are: not zero, and not a number.
+    fitted = prepare_refinement(machinery, blind, rows, None)(rows)
+    assert np.isnan(fitted["error"][:2]).all()
+
+
+@pytest.mark.parametrize("bad", [{"noise": 0.0}, {"noise": -1.0}, {"near": 0.0}])
+def test_options_that_mean_nothing_are_refused(bad):
+    with pytest.raises(ValueError, match=f"{next(iter(bad))} must be positive"):
+        RefineOptions(**bad)
