@@ -15,6 +15,7 @@ from neuralannot.catalog import RELEASES
 from neuralannot.parameters import SIDES
 from neuralannot.synthetic import commands as synthetic_commands
 from neuralannot.train import commands as train_commands
+from neuralannot.train.evaluation import commands as evaluation_commands
 
 
 class _Parser(argparse.ArgumentParser):
@@ -262,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub.add_subparsers(metavar="COMMAND", required=True)
 
     train_commands.add_commands(command, group)
+    evaluation_commands.add_commands(command)
     synthetic_commands.add_commands(command)
 
     of = group("models", "body model files: check, convert", "neuralannot models check human_model_files")

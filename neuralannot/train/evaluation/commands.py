@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from neuralannot.train.samples import Samples
 
 
-def add_commands(command: Callable[..., argparse.ArgumentParser], new_group: Callable[..., Any]) -> None:
-    """Add `evaluate` to the program's commands: `command` makes one; no group of commands is needed."""
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `evaluate` to the program's commands; `command` makes one."""
     sub = command(
         "evaluate",
         _evaluate,
