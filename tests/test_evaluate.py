@@ -143,6 +143,9 @@ def test_everything_of_human36m(run, tmp_path) -> None:
     assert ("Against the joints of Human3.6M", "all", "reprojection", "px") in found
     text = (tmp_path / "t.md").read_text()
     assert text.count("**Against ") == 8
+    # Four cameras see each fit; the worst one shows it.
+    shown = [int(n) for n in re.findall(r"<figcaption><b>(\d+)</b>", (tmp_path / "p.html").read_text())]
+    assert len({gt.keys[gt.ids.tolist().index(n)] for n in shown}) == 2
     assert "Against true parameters: 12 annotations, 0 missing, 0 without a truth; joints: human36m-17" in out
 
 
@@ -158,6 +161,11 @@ def test_hands_with_missing_joints(run) -> None:
     assert "MPJPE, missing joints" in out
     assert "capture 0 " in out
     assert Path("p.html").read_text().count("data:image/jpeg;base64,") == 3
+    # A fit is of all cameras: the sequence is the folder that holds theirs.
+    gt = load_pseudo_gt(fits, annotations=False)
+    sequences = group_labels(gt, "sequence", samples=read_samples("interhand26m", folder, model="mano"))
+    named = [f"train/Capture{capture}/0000_neutral_relaxed" for capture, _ in gt.keys]
+    assert sequences.tolist() == named
 
 
 def test_visible_and_missing_joints_apart() -> None:

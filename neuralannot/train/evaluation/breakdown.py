@@ -60,8 +60,9 @@ def group_labels(gt: PseudoGT, by: str, *, samples: Samples | None = None) -> np
     """(N,) str, the group of each annotation; `unknown` where nothing says it.
 
     `sequence`: the frame key without its frame ("subject 1, action 2, subaction 1"), else the folder of the
-    image, of the annotations or of `samples`. `subject`: the key's subject, or InterHand2.6M's capture.
-    Raises ValueError where nothing says it of any annotation, and for another `by`.
+    image, of the annotations or of `samples`; of InterHand2.6M the folder that its cameras' are in.
+    `subject`: the key's subject, or InterHand2.6M's capture. Raises ValueError where nothing says it of any
+    annotation, and for another `by`.
     """
     names = gt.catalogued.key_names
     framed = "key" in gt.view and names != ("id",)
@@ -85,7 +86,9 @@ def group_labels(gt: PseudoGT, by: str, *, samples: Samples | None = None) -> np
             f"{gt.release}: without image paths there are no sequences; load it joined with annotations, or "
             "give the data set's samples"
         )
-    return np.array([str(PurePosixPath(p).parent) if p else _UNKNOWN for p in paths.tolist()], str)
+    # A world fit is of all cameras, whose folders lie in the sequence's.
+    level = 1 if gt.catalogued.data_set == "InterHand2.6M" else 0
+    return np.array([_folder(p, level) for p in paths.tolist()], str)
 
 
 def image_paths(gt: PseudoGT, samples: Samples | None) -> np.ndarray | None:
@@ -99,6 +102,11 @@ def image_paths(gt: PseudoGT, samples: Samples | None) -> np.ndarray | None:
     paths = np.full(len(gt), "", samples.image_path.dtype)
     paths[row[there]] = samples.image_path[there]
     return paths
+
+
+def _folder(path: str, level: int) -> str:
+    parents = PurePosixPath(path).parents
+    return str(parents[min(level, len(parents) - 1)]) if path else _UNKNOWN
 
 
 def _rows(measured: Measured, group: str, rows: np.ndarray | slice) -> list[tuple[Cell, ...]]:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuralannot.file_arguments import add_file_arguments, load_named
+
 if TYPE_CHECKING:
     from neuralannot.pseudo_gt import PseudoGT
     from neuralannot.train.evaluation.report import Evaluation
@@ -24,14 +26,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "neuralannot evaluate fits.json --release mpii-smpl --truth true.json --by joint --page errors.html",
     )
     sub.allow_abbrev = False
-    sub.add_argument(
-        "file", nargs="+", help="the annotations: a released file, several subjects, or a folder"
-    )
-    sub.add_argument("--release", help="its name, where the file's name does not tell")
-    companions = sub.add_mutually_exclusive_group()
-    companions.add_argument("--annotations", nargs="+", help="COCO-format file(s) (default: beside the file)")
-    companions.add_argument("--no-annotations", action="store_true", help="rows are the bare fits")
-    sub.add_argument("--cameras", nargs="+", help="camera file(s) (default: beside the file)")
+    add_file_arguments(sub)
     sub.add_argument("--body-models", metavar="DIR", help="official files (default: the open body)")
     sub.add_argument("--device", help="where torch computes (default: the CPU)")
 
@@ -75,7 +70,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from neuralannot.train.evaluation.report import evaluate
 
     _check(options)
-    gt = _load(options, options.file, options.release)
+    gt = load_named(options)
     samples = _samples(options, gt)
     evaluation = evaluate(
         gt,
@@ -126,17 +121,6 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--page: {options.page}: a page is written as .html")
 
 
-def _load(options: argparse.Namespace, files: list[str], release: str | None) -> PseudoGT:
-    from neuralannot.loading import load_pseudo_gt
-
-    return load_pseudo_gt(
-        files if len(files) > 1 else files[0],
-        release=release,
-        annotations=False if options.no_annotations else options.annotations,
-        cameras=options.cameras,
-    )
-
-
 def _truth(options: argparse.Namespace, gt: PseudoGT, samples: Samples | None) -> PseudoGT | None:
     """The true parameters: a file, of the same release where its name says no other; of 3DPW its own."""
     from neuralannot.catalog import identify
@@ -145,7 +129,8 @@ def _truth(options: argparse.Namespace, gt: PseudoGT, samples: Samples | None) -
         first = Path(options.truth[0])
         # Columns that were saved know their release, folders are looked through.
         known = identify(first) is not None or first.is_dir() or first.suffix == ".safetensors"
-        return _load(options, options.truth, None if known else gt.release)
+        release = None if known else gt.release
+        return load_named(argparse.Namespace(**{**vars(options), "file": options.truth, "release": release}))
     if samples is None or samples.data_set != "3DPW":
         return None
     if gt.model != "smpl":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,11 +59,11 @@ class AnnotationErrors:
     missing: np.ndarray
     extra: np.ndarray
     joints: str
-    joint_names: tuple[str, ...] = ()
-    per_joint: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    pa_per_joint: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    auc: dict[str, np.ndarray] = field(default_factory=dict)
-    auc_limit: float | None = None
+    joint_names: tuple[str, ...]
+    per_joint: np.ndarray
+    pa_per_joint: np.ndarray
+    auc: dict[str, np.ndarray]
+    auc_limit: float | None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -101,8 +101,6 @@ def annotation_errors(
     """
     import torch
 
-    if gt.model != truth.model:
-        raise ValueError(f"the annotations are {gt.model}'s, the truth is {truth.model}'s; compare one model")
     space = "world" if gt.space == truth.space == "world" else "camera"
     rows, missing, extra = match_files(gt, truth, space)
     options: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,11 +52,11 @@ class JointErrors:
     mpjpe_root: np.ndarray
     missing: int
     joints: tuple[str, ...]
-    pa_mpjpe: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    root: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    per_joint_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    per_joint: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    pa_per_joint: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    pa_mpjpe: np.ndarray
+    root: np.ndarray
+    per_joint_px: np.ndarray
+    per_joint: np.ndarray
+    pa_per_joint: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -16,18 +16,26 @@ ROOTS = {
     "flame": ("root_flame",),
 }
 #: Metres up to which the area under the curve of a model's errors is taken: hands as FreiHAND evaluates,
-#: bodies as MPI-INF-3DHP does. Faces have no such custom.
+#: bodies as far as MPI-INF-3DHP does. Faces have no such custom.
 AUC_LIMIT = {"smpl": 0.15, "smplx": 0.15, "mano": 0.05}
 #: Joints that bones meet in, the first of each model's.
 SKELETON_SIZE = {"smpl": 24, "smplx": 55, "mano": 16, "flame": 5}
 
 
+def check_models(gt: PseudoGT, truth: PseudoGT) -> None:
+    """Raise ValueError unless both are of one body model: parameters are compared as they are."""
+    if gt.model != truth.model:
+        raise ValueError(f"the annotations are {gt.model}'s, the truth is {truth.model}'s; compare one model")
+
+
 def match_files(gt: PseudoGT, truth: PseudoGT, space: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(M, 2) rows of both, in the truth's order; the keys that are the truth's or the annotations' alone.
 
-    By annotation id where both have ids, else by frame key; hands by side too. Raises ValueError where there
-    is nothing to match by, and in camera space where a key stands in several rows.
+    By annotation id where both have ids, else by frame key; hands by side too. Raises ValueError for files of
+    different models, where there is nothing to match by, and in camera space where a key stands in several
+    rows.
     """
+    check_models(gt, truth)
     by_id = all(has_ids(g) for g in (gt, truth))
     if not by_id and not all("key" in g.view for g in (gt, truth)):
         raise ValueError(
@@ -39,16 +47,29 @@ def match_files(gt: PseudoGT, truth: PseudoGT, space: str) -> tuple[np.ndarray, 
         raise ValueError(
             f"{gt.release} and {truth.release} have keys of {mine.shape[1]} and {other.shape[1]}"
         )
-    first, last = (np.sort(np.unique(k, axis=0, return_index=True)[1]) for k in (mine, other))
-    if space == "camera" and (len(first) < len(mine) or len(last) < len(other)):
+    if space == "camera" and (has_repeats(mine) or has_repeats(other)):
         raise ValueError(
             f"{gt.release}: a key stands in several rows, each in its own camera's space; load both files "
             "joined with annotations, so that rows have ids"
         )
+    return pair_keys(mine, other)
+
+
+def pair_keys(mine: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(M, 2) rows of keys (N, K) that both have, in the other's order; the keys of each that only it has.
+
+    In that order: the other's alone, mine alone. Of rows with one key the first counts.
+    """
+    first, last = (np.sort(np.unique(keys, axis=0, return_index=True)[1]) for keys in (mine, other))
     found = KeyIndex(mine).first(other[last])
     rows = np.stack([found, last], axis=1)[found >= 0]
     extra = first[KeyIndex(other).first(mine[first]) < 0]
     return rows, other[last[found < 0]], mine[extra]
+
+
+def has_repeats(keys: np.ndarray) -> bool:
+    """Whether any of the keys (N, K) stands in several rows."""
+    return len(np.unique(keys, axis=0)) < len(keys)
 
 
 def match_samples(gt: PseudoGT, samples: Samples) -> np.ndarray:

@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 
 from neuralannot.bodies import model_on, regressor_for
-from neuralannot.key_index import KeyIndex
 from neuralannot.parameters import SIDES, human_model
 from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.train.evaluation.errors import AnnotationErrors, annotation_errors_of, pair_errors
-from neuralannot.train.evaluation.matching import AUC_LIMIT, has_ids, root_of, with_side
+from neuralannot.train.evaluation.matching import (
+    AUC_LIMIT,
+    has_ids,
+    has_repeats,
+    pair_keys,
+    root_of,
+    with_side,
+)
 from neuralannot.train.evaluation.units import UNITS, metres_per
 
 __all__ = ["TrueMeshes", "mesh_errors", "read_meshes"]
@@ -224,13 +230,10 @@ def _match(gt: PseudoGT, meshes: TrueMeshes, space: str) -> tuple[np.ndarray, np
     mine = with_side(gt.ids[:, None] if by_id else gt.view.column("key"), gt.side)
     other = with_side(meshes.keys, meshes.side if gt.side is not None else None)
     # In the world a frame's fit is the same for all of its cameras.
-    kept = [np.sort(np.unique(keys, axis=0, return_index=True)[1]) for keys in (mine, other)]
-    if len(kept[1]) < len(other) or (space == "camera" and len(kept[0]) < len(mine)):
-        source = meshes.source if len(kept[1]) < len(other) else gt.release
+    if has_repeats(other) or (space == "camera" and has_repeats(mine)):
+        source = meshes.source if has_repeats(other) else gt.release
         raise ValueError(f"{source}: a key stands in several rows; meshes are matched one to one, by ids say")
-    found = KeyIndex(mine).first(other)
-    rows = np.stack([found, np.arange(len(found))], axis=1)[found >= 0]
-    return rows, other[found < 0], mine[kept[0]][KeyIndex(other).first(mine[kept[0]]) < 0]
+    return pair_keys(mine, other)
 
 
 def _check_size(true: Any, fitted: Any, meshes: TrueMeshes) -> None:

@@ -14,6 +14,7 @@ from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.train.evaluation.breakdown import GROUPS, by_group, by_joint, group_labels, overall
 from neuralannot.train.evaluation.errors import annotation_errors
 from neuralannot.train.evaluation.joints import joint_errors
+from neuralannot.train.evaluation.matching import with_side
 from neuralannot.train.evaluation.measured import (
     Measured,
     measured_joints,
@@ -73,14 +74,19 @@ class Evaluation:
     def worst(self, count: int) -> list[Worst]:
         """The `count` annotations of the largest error, the first column of the first truth, worst first.
 
-        Infinite errors are the worst; annotations without a value are not among them.
+        Infinite errors are the worst; annotations without a value are not among them. Of the cameras that see
+        one fit of the world, the worst one stands for all.
         """
         if count < 0:
             raise ValueError(f"count must be from 0, got {count}")
         measured = self.measured[0]
         column = next((c for c in measured.columns if not np.isnan(c.values).all()), measured.columns[0])
         order = np.argsort(-np.nan_to_num(column.values, nan=-np.inf, posinf=np.inf), kind="stable")
-        order = order[~np.isnan(column.values[order])][:count]
+        order = order[~np.isnan(column.values[order])]
+        if self.gt.space == "world" and "key" in self.gt.view:
+            key = with_side(self.gt.view.column("key"), self.gt.side)[measured.rows[order]]
+            order = order[np.sort(np.unique(key, axis=0, return_index=True)[1])]
+        order = order[:count]
         rows = measured.rows[order]
         names = row_names(self.gt.rows(rows))
         values = column.values[order].tolist()
