@@ -1,0 +1,65 @@
+"""How good annotations are: a written file against parameters, joints, meshes or scans that are true.
+
+`evaluate` puts the comparisons together; each is of use alone. Rooms are opened when a name of theirs is
+asked for: the command line imports this package at every start.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuralannot.train.evaluation.errors import AnnotationErrors, annotation_errors
+    from neuralannot.train.evaluation.joints import JointErrors, joint_errors
+    from neuralannot.train.evaluation.meshes import TrueMeshes, mesh_errors, read_meshes
+    from neuralannot.train.evaluation.page import write_page
+    from neuralannot.train.evaluation.report import Evaluation, evaluate
+    from neuralannot.train.evaluation.scans import ScanErrors, read_scan, scan_errors
+    from neuralannot.train.evaluation.tables import Table
+
+_ROOMS = {
+    "AnnotationErrors": "errors",
+    "Evaluation": "report",
+    "JointErrors": "joints",
+    "ScanErrors": "scans",
+    "Table": "tables",
+    "TrueMeshes": "meshes",
+    "annotation_errors": "errors",
+    "evaluate": "report",
+    "joint_errors": "joints",
+    "mesh_errors": "meshes",
+    "read_meshes": "meshes",
+    "read_scan": "scans",
+    "scan_errors": "scans",
+    "write_page": "page",
+}
+
+__all__ = [
+    "AnnotationErrors",
+    "Evaluation",
+    "JointErrors",
+    "ScanErrors",
+    "Table",
+    "TrueMeshes",
+    "annotation_errors",
+    "evaluate",
+    "joint_errors",
+    "mesh_errors",
+    "read_meshes",
+    "read_scan",
+    "scan_errors",
+    "write_page",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
