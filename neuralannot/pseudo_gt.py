@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuralannot import joints_gt
+from neuralannot import joints_gt, quality_columns
 from neuralannot.cameras import Camera
 from neuralannot.catalog import RELEASES, Release
 from neuralannot.columns import ColumnGroup, RowView, bytes_to_texts
@@ -215,6 +215,63 @@ class PseudoGT:
         if camera is None:
             raise ValueError(self.camera_problem)
         return camera
+
+    # --- their quality
+
+    @property
+    def quality(self) -> Mapping[str, np.ndarray]:
+        """Measure -> (N,) float32, NaN where not measurable, or bool flags; empty where none was attached.
+
+        `neuralannot.quality_columns.MEASURES` says what they are and their units (metres, radians, pixels).
+        """
+        return quality_columns.quality_of(self._view)
+
+    def with_quality(self, columns: Mapping[str, Any]) -> PseudoGT:
+        """The same rows with these columns, name -> (N,) numbers or flags, those of the same names replaced.
+
+        They stay with rows that are selected, pickled and saved: in a `.safetensors`, and beside a `.json` as
+        `X.quality.safetensors`, which loading finds. Raises ValueError for another shape or a name that is
+        not small letters, digits and _; TypeError for what is neither numbers nor flags.
+        """
+        checked = quality_columns.checked_columns(columns, len(self))
+        view = self._view.overlaid(checked) if checked else self._view
+        return PseudoGT(view, self.release, space=self.space, companions=self._companions)
+
+    def filter(
+        self,
+        *,
+        max_error: float | None = None,
+        max_error_root: float | None = None,
+        max_reprojection: float | None = None,
+        max_reprojection_percent: float | None = None,
+        max_prior: float | None = None,
+        max_prior_norm: float | None = None,
+        max_bend: float | None = None,
+        max_penetration: float | None = None,
+        max_shape: float | None = None,
+        max_foot_float: float | None = None,
+        max_foot_sink: float | None = None,
+        max_foot_skate: float | None = None,
+        plausible: bool = False,
+        unmeasured: str = "keep",
+    ) -> PseudoGT:
+        """The rows whose quality is within all limits given, in their order.
+
+        Each limit is of the column that is called as it is without `max_`, in its unit: metres for
+        `max_error`, pixels for `max_reprojection`. `plausible`: only rows without `implausible_bend` and
+        `self_penetration`, those of the two that were measured. `unmeasured`: rows where a column that is
+        asked for is NaN, which no limit speaks about, are kept (`keep`) or left out (`drop`); a joint behind
+        its camera has an error of infinity and is never kept.
+
+        Raises ValueError for a column that is not there, saying how to measure it, and for a limit that is
+        negative or NaN.
+        """
+        asked = {name: value for name, value in locals().items() if name.startswith("max_")}
+        return self.rows(
+            quality_columns.passing(
+                self.quality, len(self), asked, plausible=plausible, unmeasured=unmeasured
+            )
+        )
 
     # --- the annotations
 
