@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from neuralannot.catalog import RELEASES
+from neuralannot.file_arguments import add_file_arguments, load_named
 from neuralannot.parameters import SIDES
+from neuralannot.quality import commands as quality_commands
 from neuralannot.synthetic import commands as synthetic_commands
 from neuralannot.train import commands as train_commands
 
@@ -105,7 +107,7 @@ def _shown(template: str) -> str:
 def _info(options: argparse.Namespace) -> None:
     from neuralannot.summary import summarize
 
-    _print(summarize(_load(options)))
+    _print(summarize(load_named(options)))
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -113,7 +115,7 @@ def _export(options: argparse.Namespace) -> None:
 
     if options.regressor and options.to != "npz":
         raise ValueError(f"--regressor is for --to npz; a {options.to} holds the mesh")
-    gt = _chosen(_load(options), options.ids)
+    gt = _chosen(load_named(options), options.ids)
     progress = sys.stderr.isatty()
     out = Path(options.out)
     if options.to == "npz":
@@ -144,7 +146,7 @@ def _render(options: argparse.Namespace) -> None:
     from neuralannot.images import read_image, write_image
     from neuralannot.lookup import rows_of_image
 
-    gt = _load(options)
+    gt = load_named(options)
     gt = _chosen(gt, options.ids) if options.ids else gt.rows(rows_of_image(gt.image_path, options.image))
     image = read_image(options.image)
     picture = gt.forward(body_models=options.body_models).overlay(image, opacity=options.opacity)
@@ -173,17 +175,6 @@ def _models_convert(options: argparse.Namespace) -> None:
 
 
 # --- arguments
-
-
-def _load(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # a PseudoGT; its room imports late
-    from neuralannot.loading import load_pseudo_gt
-
-    return load_pseudo_gt(
-        options.file if len(options.file) > 1 else options.file[0],
-        release=options.release,
-        annotations=False if options.no_annotations else options.annotations,
-        cameras=options.cameras,
-    )
 
 
 def _chosen(gt, ids: list[str] | None):  # type: ignore[no-untyped-def]
@@ -230,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         "what a file is: counts, coverage, ranges, missing",
         "neuralannot info MSCOCO_train_SMPL_NeuralAnnot.json",
     )
-    _file_arguments(info)
+    add_file_arguments(info)
 
     export = command(
         "export",
@@ -238,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
         "write meshes, or joints and parameters",
         "neuralannot export MSCOCO_train_SMPL_NeuralAnnot.json --ids 476384 --to obj --out meshes",
     )
-    _file_arguments(export)
+    add_file_arguments(export)
     _body_arguments(export)
     export.add_argument("--to", choices=("obj", "ply", "glb", "npz"), required=True, help="what to write")
     export.add_argument("--out", required=True, help="folder (made if it is not there), or a .npz file")
@@ -251,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
         "draw the bodies over their image",
         "neuralannot render MSCOCO_train_SMPL_NeuralAnnot.json --image 000000000785.jpg --out overlay.png",
     )
-    _file_arguments(render)
+    add_file_arguments(render)
     _body_arguments(render)
     render.add_argument("--image", required=True, help="the original image")
     render.add_argument("--out", required=True, help="picture to write (.png, .jpg)")
@@ -263,6 +254,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train_commands.add_commands(command, group)
     synthetic_commands.add_commands(command)
+    quality_commands.add_commands(command)
 
     of = group("models", "body model files: check, convert", "neuralannot models check human_model_files")
     check = command(
@@ -286,15 +278,6 @@ def _parser() -> argparse.ArgumentParser:
         "--model", choices=("smpl", "smplx", "mano", "flame"), help="default: by what is in the file"
     )
     return parser
-
-
-def _file_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="+", help="a released file, several subjects of Human3.6M, or a folder")
-    parser.add_argument("--release", help="its name, where the file's name does not tell")
-    companions = parser.add_mutually_exclusive_group()
-    companions.add_argument("--annotations", nargs="+", help="COCO-format file(s) (default: beside the file)")
-    companions.add_argument("--no-annotations", action="store_true", help="rows are the bare fits")
-    parser.add_argument("--cameras", nargs="+", help="camera file(s) (default: beside the file)")
 
 
 def _body_arguments(parser: argparse.ArgumentParser) -> None:

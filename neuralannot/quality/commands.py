@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neuralannot.file_arguments import add_file_arguments, load_named
 from neuralannot.quality_columns import MEASURES, UNMEASURED, load_quality, quality_file, save_quality
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 _LIMITS = {measure.limit: measure for measure in MEASURES.values() if measure.limit is not None}
 
 
-def add_commands(command: Callable[..., argparse.ArgumentParser], group: Callable[..., Any]) -> None:
-    """Add the command to the program's: `command` makes one."""
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `quality` to the program's commands; `command` makes one."""
     quality = command(
         "quality",
         _quality,
@@ -27,14 +28,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser], group: Callabl
         "neuralannot quality MSCOCO_train_SMPL_NeuralAnnot.json --max-reprojection-percent 5 --plausible "
         "--out MSCOCO_train_SMPL_NeuralAnnot_filtered.json",
     )
-    quality.add_argument(
-        "file", nargs="+", help="a released file, several subjects of Human3.6M, or a folder"
-    )
-    quality.add_argument("--release", help="its name, where the file's name does not tell")
-    companions = quality.add_mutually_exclusive_group()
-    companions.add_argument("--annotations", nargs="+", help="COCO-format file(s) (default: beside the file)")
-    companions.add_argument("--no-annotations", action="store_true", help="rows are the bare fits")
-    quality.add_argument("--cameras", nargs="+", help="camera file(s) (default: beside the file)")
+    add_file_arguments(quality)
     quality.add_argument(
         "--body-models",
         metavar="DIR",
@@ -76,7 +70,7 @@ def _print(line: str) -> None:
 
 
 def _quality(options: argparse.Namespace) -> None:
-    from neuralannot.loading import load_pseudo_gt, release_files
+    from neuralannot.loading import release_files
     from neuralannot.quality.summary import quality_summary
 
     given = options.file if len(options.file) > 1 else options.file[0]
@@ -86,12 +80,7 @@ def _quality(options: argparse.Namespace) -> None:
             "--out writes the rows that are kept: give a limit (--max-error, ...) or --plausible"
         )
     files = release_files(given, release=options.release)
-    gt = load_pseudo_gt(
-        given,
-        release=options.release,
-        annotations=False if options.no_annotations else options.annotations,
-        cameras=options.cameras,
-    )
+    gt = load_named(options)
     gt, left_out = _measured(gt, files, options)
     _print(f"{gt!r}")
     _print(quality_summary(gt.quality, left_out=left_out))

@@ -1,0 +1,33 @@
+"""The arguments that say which file a command reads, and the file that they name."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from neuralannot.pseudo_gt import PseudoGT
+
+__all__ = ["add_file_arguments", "load_named"]
+
+
+def add_file_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `file`, `--release`, `--annotations`, `--no-annotations` and `--cameras`."""
+    parser.add_argument("file", nargs="+", help="a released file, several subjects of Human3.6M, or a folder")
+    parser.add_argument("--release", help="its name, where the file's name does not tell")
+    companions = parser.add_mutually_exclusive_group()
+    companions.add_argument("--annotations", nargs="+", help="COCO-format file(s) (default: beside the file)")
+    companions.add_argument("--no-annotations", action="store_true", help="rows are the bare fits")
+    parser.add_argument("--cameras", nargs="+", help="camera file(s) (default: beside the file)")
+
+
+def load_named(options: argparse.Namespace) -> PseudoGT:
+    """What the options of `add_file_arguments` name."""
+    from neuralannot.loading import load_pseudo_gt
+
+    return load_pseudo_gt(
+        options.file if len(options.file) > 1 else options.file[0],
+        release=options.release,
+        annotations=False if options.no_annotations else options.annotations,
+        cameras=options.cameras,
+    )
