@@ -19,7 +19,10 @@ from neuralannot.lookup import Id, Lookup, as_integers
 from neuralannot.parameters import GENDERS, SIDES, human_model
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from neuralannot.bodies import Bodies
+    from neuralannot.quality_columns import Limits
 
 
 class PseudoGT:
@@ -238,40 +241,22 @@ class PseudoGT:
         return PseudoGT(view, self.release, space=self.space, companions=self._companions)
 
     def filter(
-        self,
-        *,
-        max_error: float | None = None,
-        max_error_root: float | None = None,
-        max_reprojection: float | None = None,
-        max_reprojection_percent: float | None = None,
-        max_prior: float | None = None,
-        max_prior_norm: float | None = None,
-        max_bend: float | None = None,
-        max_penetration: float | None = None,
-        max_shape: float | None = None,
-        max_foot_float: float | None = None,
-        max_foot_sink: float | None = None,
-        max_foot_skate: float | None = None,
-        plausible: bool = False,
-        unmeasured: str = "keep",
+        self, *, plausible: bool = False, unmeasured: str = "keep", **limits: Unpack[Limits]
     ) -> PseudoGT:
         """The rows whose quality is within all limits given, in their order.
 
-        Each limit is of the column that is called as it is without `max_`, in its unit: metres for
-        `max_error`, pixels for `max_reprojection`. `plausible`: only rows without `implausible_bend` and
-        `self_penetration`, those of the two that were measured. `unmeasured`: rows where a column that is
+        `limits`: `max_<column>=`, of any column that is no flag, in its unit: metres for `max_error`, pixels
+        for `max_reprojection` (`quality_columns.LIMITS`). `plausible`: only rows without `implausible_bend`
+        and `self_penetration`, those of the two that were measured. `unmeasured`: rows where a column that is
         asked for is NaN, which no limit speaks about, are kept (`keep`) or left out (`drop`); a joint behind
         its camera has an error of infinity and is never kept.
 
-        Raises ValueError for a column that is not there, saying how to measure it, and for a limit that is
-        negative or NaN.
+        Raises ValueError for an unknown limit, one that is negative or NaN, and a column that is not there.
         """
-        asked = {name: value for name, value in locals().items() if name.startswith("max_")}
-        return self.rows(
-            quality_columns.passing(
-                self.quality, len(self), asked, plausible=plausible, unmeasured=unmeasured
-            )
+        kept = quality_columns.passing(
+            self.quality, len(self), limits, plausible=plausible, unmeasured=unmeasured
         )
+        return self.rows(kept)
 
     # --- the annotations
 
@@ -431,30 +416,13 @@ class PseudoGT:
         The two columns that change lie in memory, 24 bytes a row, and travel with a pickle.
         Raises ValueError where there are no cameras.
         """
-        from neuralannot.transforms import rigid_parameters
+        from neuralannot.transforms import camera_space_columns
 
         if self.space == "camera":
             return self
-        camera = self.require_camera()
-        root, transl = rigid_parameters(
-            self.params["global_orient"],
-            self.params["transl"],
-            self.rest_root(body_models),
-            camera.R,
-            camera.t,
-        )
-        moved = Camera.from_intrinsics(camera.focal, camera.princpt)
-        columns = {
-            "param/global_orient": root,
-            "param/transl": transl,
-            "focal": moved.focal,
-            "princpt": moved.princpt,
-            "R": moved.R,
-            "t": moved.t,
-        }
-        return PseudoGT(
-            self._view.overlaid(columns), self.release, space="camera", companions=self._companions
-        )
+        moved = camera_space_columns(self.params, self.rest_root(body_models), self.require_camera())
+        view = self._view.overlaid(moved)
+        return PseudoGT(view, self.release, space="camera", companions=self._companions)
 
     def save(self, path: str | Path) -> None:
         """Write the released JSON layout (`.json`) or the columns (`.safetensors`), in one step.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -35,38 +35,51 @@ _MEASURE = "measure them: `neuralannot quality FILE`, or gt.with_quality(measure
 
 @dataclass(frozen=True)
 class Measure:
-    """A column that `neuralannot.quality.measure_quality` makes: its unit and what it says.
-
-    `limit`: the option of `PseudoGT.filter` that bounds it, None for flags.
-    """
+    """A column that `neuralannot.quality.measure_quality` makes: its unit, `flag` for flags, and what it
+    says."""
 
     unit: str
     text: str
-    limit: str | None
 
 
 MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
-        "reprojection": Measure("px", "mean distance of projected and annotated joints", "max_reprojection"),
-        "reprojection_percent": Measure(
-            "%", "the same, of the longer side of the processed box", "max_reprojection_percent"
-        ),
-        "error": Measure("m", "mean distance to the data set's 3D joints", "max_error"),
-        "error_root": Measure("m", "the same, root joints aligned", "max_error_root"),
-        "prior": Measure("rad", "mean angle to the nearest pose that the prior makes", "max_prior"),
-        "prior_norm": Measure("sd", "the pose's latents, root mean square", "max_prior_norm"),
-        "bend": Measure("rad", "how far the worst joint is bent beyond its range", "max_bend"),
-        "penetration": Measure("m", "how deep parts of the body are in each other", "max_penetration"),
-        "shape": Measure("sd", "largest shape or expression code, by magnitude", "max_shape"),
-        "foot_float": Measure("m", "lowest point of the feet above the floor", "max_foot_float"),
-        "foot_sink": Measure("m", "lowest point of the feet below the floor", "max_foot_sink"),
-        "foot_skate": Measure("m/frame", "how far a foot on the floor slides", "max_foot_skate"),
-        "implausible_bend": Measure("", "bend beyond the tolerance", None),
-        "self_penetration": Measure("", "penetration beyond the tolerance", None),
+        "reprojection": Measure("px", "mean distance of projected and annotated joints"),
+        "reprojection_percent": Measure("%", "the same, of the longer side of the processed box"),
+        "error": Measure("m", "mean distance to the data set's 3D joints"),
+        "error_root": Measure("m", "the same, root joints aligned"),
+        "prior": Measure("rad", "mean angle to the nearest pose that the prior makes"),
+        "prior_norm": Measure("sd", "the pose's latents, root mean square"),
+        "bend": Measure("rad", "how far the worst joint is bent beyond its range"),
+        "penetration": Measure("m", "how deep parts of the body are in each other"),
+        "shape": Measure("sd", "largest shape or expression code, by magnitude"),
+        "foot_float": Measure("m", "lowest point of the feet above the floor"),
+        "foot_sink": Measure("m", "lowest point of the feet below the floor"),
+        "foot_skate": Measure("m/frame", "how far a foot on the floor slides"),
+        "implausible_bend": Measure("flag", "bend beyond the tolerance"),
+        "self_penetration": Measure("flag", "penetration beyond the tolerance"),
     }
 )
-_LIMITS = {measure.limit: name for name, measure in MEASURES.items() if measure.limit is not None}
-_FLAGS = tuple(name for name, measure in MEASURES.items() if measure.limit is None)
+#: Option of `PseudoGT.filter` -> the column that it bounds.
+LIMITS: Mapping[str, str] = MappingProxyType({f"max_{n}": n for n, m in MEASURES.items() if m.unit != "flag"})
+_FLAGS = tuple(name for name, measure in MEASURES.items() if measure.unit == "flag")
+
+
+class Limits(TypedDict, total=False):
+    """The options of `PseudoGT.filter` that bound columns, by name; None bounds nothing."""
+
+    max_reprojection: float | None
+    max_reprojection_percent: float | None
+    max_error: float | None
+    max_error_root: float | None
+    max_prior: float | None
+    max_prior_norm: float | None
+    max_bend: float | None
+    max_penetration: float | None
+    max_shape: float | None
+    max_foot_float: float | None
+    max_foot_sink: float | None
+    max_foot_skate: float | None
 
 
 def quality_of(view: RowView) -> ColumnGroup:
@@ -97,7 +110,7 @@ def checked_columns(columns: Mapping[str, Any], count: int) -> dict[str, np.ndar
 def passing(
     quality: Mapping[str, np.ndarray],
     count: int,
-    limits: Mapping[str, float | None],
+    limits: Mapping[str, Any],
     *,
     plausible: bool,
     unmeasured: str,
@@ -107,11 +120,13 @@ def passing(
         raise ValueError(f"unmeasured must be {' or '.join(map(repr, UNMEASURED))}, got {unmeasured!r}")
     kept = np.ones(count, bool)
     for option, limit in limits.items():
+        if option not in LIMITS:
+            raise ValueError(f"no limit is called {option!r}; there are {', '.join(LIMITS)}")
         if limit is None:
             continue
         if not limit >= 0:
             raise ValueError(f"{option} must be a number of at least 0, got {limit!r}")
-        values = _needed(quality, _LIMITS[option], option)
+        values = _needed(quality, LIMITS[option], option)
         # NaN is no larger than anything: it is what was not measured.
         kept &= ~(values > limit)
         if unmeasured == "drop":

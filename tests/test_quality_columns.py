@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from layouts import FILE_NAMES, write_release
 
 from neuralannot import PseudoGT, load_pseudo_gt
-from neuralannot.quality_columns import MEASURES, load_quality, passing, quality_file, save_quality
+from neuralannot.quality_columns import LIMITS, Limits, load_quality, passing, quality_file, save_quality
 from neuralannot.store import StoreError
 
 
@@ -137,10 +137,13 @@ def test_filter_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_every_limit_is_an_option_of_filter(tmp_path: Path) -> None:
     gt, _ = loaded(tmp_path)
-    rated = gt.with_quality({name: np.arange(6.0) for name, m in MEASURES.items() if m.limit is not None})
-    for measure in MEASURES.values():
-        if measure.limit is not None:
-            assert len(rated.filter(**{measure.limit: 2.5})) == 3
+    rated = gt.with_quality({name: np.arange(6.0) for name in LIMITS.values()})
+    assert list(Limits.__annotations__) == list(LIMITS)
+    for option in LIMITS:
+        assert len(rated.filter(**{option: 2.5})) == 3  # type: ignore[arg-type]
+    assert len(rated.filter(max_error=None)) == 6
+    with pytest.raises(ValueError, match=r"^no limit is called 'max_eror'; there are max_reprojection, "):
+        rated.filter(max_eror=1)  # type: ignore[call-arg]
 
 
 _VALUES = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, math.nan, math.inf]), min_size=0, max_size=12)

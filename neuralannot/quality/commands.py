@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuralannot.file_arguments import add_file_arguments, load_named
-from neuralannot.quality_columns import MEASURES, UNMEASURED, load_quality, quality_file, save_quality
+from neuralannot.quality_columns import LIMITS, MEASURES, UNMEASURED, load_quality, quality_file, save_quality
 
 if TYPE_CHECKING:
     from neuralannot.pseudo_gt import PseudoGT
-
-_LIMITS = {measure.limit: measure for measure in MEASURES.values() if measure.limit is not None}
 
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -48,11 +46,9 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="columns to read or write (default: X.quality.safetensors beside X.json)",
     )
-    for option, measure in _LIMITS.items():
-        unit = f", {measure.unit}" if measure.unit else ""
-        quality.add_argument(
-            f"--{option.replace('_', '-')}", type=float, metavar="X", help=f"keep up to: {measure.text}{unit}"
-        )
+    for option, name in LIMITS.items():
+        text = f"keep up to: {MEASURES[name].text}, {MEASURES[name].unit}"
+        quality.add_argument(f"--{option.replace('_', '-')}", type=float, metavar="X", help=text)
     quality.add_argument("--plausible", action="store_true", help="keep only rows without flags")
     quality.add_argument(
         "--unmeasured",
@@ -74,7 +70,7 @@ def _quality(options: argparse.Namespace) -> None:
     from neuralannot.quality.summary import quality_summary
 
     given = options.file if len(options.file) > 1 else options.file[0]
-    limits = {name: getattr(options, name) for name in _LIMITS if getattr(options, name) is not None}
+    limits = {name: getattr(options, name) for name in LIMITS if getattr(options, name) is not None}
     if options.out and not limits and not options.plausible:
         raise ValueError(
             "--out writes the rows that are kept: give a limit (--max-error, ...) or --plausible"
