@@ -31,7 +31,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="module", params=["mscoco", "human36m"])
 def studio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> StudioReport:
-    count, missing = {"mscoco": (16, 0.1), "human36m": (64, 0.0)}[request.param]
+    count, missing = {"mscoco": (10, 0.1), "human36m": (48, 0.0)}[request.param]
     folder = tmp_path_factory.mktemp("studio")
     return make_studio(folder, layout=request.param, count=count, image_size=64, missing=missing, workers=1)
 
@@ -148,7 +148,7 @@ def test_columns_into_saved_rows(tmp_path: Path, capsys: pytest.CaptureFixture[s
     out = tmp_path / "kept.safetensors"
     assert (
         run(capsys, rows, "--max-bend", np.median(back.quality["bend"]), "--out", out)[1][-1]
-        == f"written: {out}"
+        == f"written: {out}, {np.sum(back.quality['bend'] <= np.median(back.quality['bend']))} rows"
     )
     assert len(load_pseudo_gt(out)) == np.sum(back.quality["bend"] <= np.median(back.quality["bend"]))
 
@@ -166,7 +166,9 @@ def test_a_frame_is_written_if_all_its_rows_are_kept(tmp_path: Path) -> None:
     assert len(kept) == len(gt) - 1
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     out = tmp_path / "b" / "Human36M_subject1_SMPL_NeuralAnnot.json"
-    assert write_filtered(rated, kept, out) == [out, out.with_name(out.stem + ".quality.safetensors")]
+    columns = out.with_name(out.stem + ".quality.safetensors")
+    fits = len(np.unique(keys, axis=0)) - 1
+    assert write_filtered(rated, kept, out) == {out: fits, columns: (keys != keys[0]).any(1).sum()}
     back = load_pseudo_gt(out, cache=False)
     assert (back.view.column("key") != keys[0]).any(1).all()
     wanted = rated.rows((keys != keys[0]).any(1))
@@ -176,6 +178,20 @@ def test_a_frame_is_written_if_all_its_rows_are_kept(tmp_path: Path) -> None:
         write_filtered(rated, rated[:0], out)
     with pytest.raises(ValueError, match="no frame of human36m-smpl has all of its rows"):
         write_filtered(rated, rated.rows([int(np.flatnonzero((keys == keys[0]).all(1))[0])]), out)
+
+
+def test_help_and_names_that_could_not_be_read_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["quality", "--help"])
+    assert stop.value.code == 0
+    assert "box, %" in " ".join(capsys.readouterr().out.split())
+    path = write_release(tmp_path, "human36m-smpl").path
+    status, lines, err = run(capsys, path, "--plausible", "--out", tmp_path / "mine.json")
+    assert (status, lines) == (2, [])
+    assert "mine.json: the subject is in no other place than the file's name; call it Human36M_sub" in err
+    assert not list(tmp_path.glob("*.quality.safetensors"))
 
 
 def test_mistakes_take_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from layouts import FILE_NAMES, write_release
 from scipy.spatial.transform import Rotation
 
 from neuralannot import PseudoGT, load_pseudo_gt
-from neuralannot.body_models import load_body_model
+from neuralannot.bodies import model_on
 from neuralannot.body_models.model import BodyModel
 from neuralannot.boxes import process_boxes
 from neuralannot.quality import Quality, measure_quality, quality_summary
@@ -34,6 +34,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def body(name: str, side: str | None = None) -> BodyModel:
+    """The model that measuring uses too: what is made of it once is made once."""
+    return model_on(name, None, "neutral", side)
 
 
 def joined(released, name: str) -> PseudoGT:
@@ -320,7 +325,7 @@ def test_half_a_turn_of_swing_has_no_twist() -> None:
 
 def bent(name: str, *rotvec_degrees: float) -> np.ndarray:
     pose = np.zeros((1, 23, 3))
-    names = joint_limits(load_body_model("smpl")).names
+    names = joint_limits(body("smpl")).names
     pose[0, names.index(name)] = np.radians(rotvec_degrees)
     return pose
 
@@ -345,7 +350,7 @@ def bent(name: str, *rotvec_degrees: float) -> np.ndarray:
     ],
 )
 def test_bends_by_hand(joint: str, rotvec: tuple, excess: float) -> None:
-    limits = joint_limits(load_body_model("smpl"))
+    limits = joint_limits(body("smpl"))
     found = np.degrees(bend_excess({"body_pose": bent(joint, *rotvec)}, limits)[0])
     assert found[limits.names.index(joint)] == pytest.approx(excess, abs=1e-6)
     assert found.sum() == pytest.approx(excess, abs=1e-6)
@@ -354,7 +359,7 @@ def test_bends_by_hand(joint: str, rotvec: tuple, excess: float) -> None:
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_flexing_takes_fingertips_to_the_palm(side: str) -> None:
     """A positive flexion of the limits' axes, by the body model itself: from a flat hand, tips go down."""
-    model = load_body_model("mano", side=side)
+    model = body("mano", side)
     limits = joint_limits(model)
     flat = -limits.mean[None]
     bend = flat.copy()
@@ -374,7 +379,7 @@ def test_flexing_takes_fingertips_to_the_palm(side: str) -> None:
 
 
 def test_bends_of_a_mirrored_body_are_mirrored() -> None:
-    limits = joint_limits(load_body_model("smplx"))
+    limits = joint_limits(body("smplx"))
     rng = np.random.default_rng(0)
     pose = rng.normal(0, 0.7, (20, 21, 3))
     hands = rng.normal(0, 0.7, (2, 20, 15, 3))
@@ -415,7 +420,7 @@ def winding(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.n
 
 def test_balls_lie_in_the_flesh() -> None:
     """Points all around each ball, at nine tenths of its radius, are inside the mesh: as trimesh has it."""
-    model = load_body_model("smpl")
+    model = body("smpl")
     balls = body_balls(model)
     rest = model.v_template.double().numpy()
     centre = np.einsum("km,kmc->kc", balls.weights, rest[balls.vertices][balls.hangers])
@@ -429,7 +434,7 @@ def test_balls_lie_in_the_flesh() -> None:
 
 def test_overlapping_balls_are_flesh_in_flesh() -> None:
     """Where the test sees parts in each other, the posed surface itself goes round twice."""
-    model = load_body_model("smpl")
+    model = body("smpl")
     test = penetration_test(model)
     rng = np.random.default_rng(0)
     pose = real_poses(60) + rng.normal(0, 0.35, (60, 23, 3)).astype(np.float32)
@@ -456,7 +461,7 @@ def test_overlapping_balls_are_flesh_in_flesh() -> None:
     ("name", "side"), [("smpl", None), ("smplx", None), ("mano", "right"), ("mano", "left")]
 )
 def test_rest_is_free_and_a_move_changes_nothing(name: str, side: str | None) -> None:
-    model = load_body_model(name, side=side)
+    model = body(name, side)
     test = penetration_test(model)
     rng = np.random.default_rng(0)
     part = "hand_pose" if name == "mano" else "body_pose"
@@ -474,7 +479,7 @@ def test_rest_is_free_and_a_move_changes_nothing(name: str, side: str | None) ->
 
 
 def test_a_hand_put_into_the_belly_is_found_and_grows_deeper() -> None:
-    model = load_body_model("smpl")
+    model = body("smpl")
     names = joint_limits(model).names
     pose = np.zeros((12, 23, 3), np.float32)
     pose[:, names.index("left_shoulder")] = [0, 0, np.radians(-75)]
@@ -508,7 +513,7 @@ def test_a_hand_put_into_the_belly_is_found_and_grows_deeper() -> None:
 
 def test_a_head_has_no_parts() -> None:
     with pytest.raises(ValueError, match="a head alone"):
-        body_balls(load_body_model("flame"))
+        body_balls(body("flame"))
 
 
 # --- feet
@@ -531,7 +536,7 @@ def standing(places: np.ndarray, frames: np.ndarray, model: BodyModel) -> Pseudo
 
 
 def test_feet_by_hand() -> None:
-    model = load_body_model("smpl")
+    model = body("smpl")
     places = np.zeros((9, 3))
     places[:, 0] = [0, 0, 0.02, 0.04, 0.04, 0.04, 0.04, 0.3, 0.9]  # slides 2 cm a frame, twice; then leaps
     places[5, 2] = 0.10
@@ -570,7 +575,7 @@ def test_floors_are_each_subjects_own() -> None:
 
 @pytest.mark.parametrize("name", ["smpl", "smplx"])
 def test_soles_are_under_the_feet(name: str) -> None:
-    model = load_body_model(name)
+    model = body(name)
     soles = model.v_template.numpy()[sole_vertices(model)]
     assert (soles[0, :, 0] > 0).all()
     assert (soles[1, :, 0] < 0).all()

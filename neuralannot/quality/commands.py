@@ -16,6 +16,8 @@ from neuralannot.quality_columns import LIMITS, MEASURES, UNMEASURED, load_quali
 if TYPE_CHECKING:
     from neuralannot.pseudo_gt import PseudoGT
 
+_SUBJECT = "{subject}"
+
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `quality` to the program's commands; `command` makes one."""
@@ -47,7 +49,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="columns to read or write (default: X.quality.safetensors beside X.json)",
     )
     for option, name in LIMITS.items():
-        text = f"keep up to: {MEASURES[name].text}, {MEASURES[name].unit}"
+        text = f"keep up to: {MEASURES[name].text}, {MEASURES[name].unit}".replace("%", "%%")
         quality.add_argument(f"--{option.replace('_', '-')}", type=float, metavar="X", help=text)
     quality.add_argument("--plausible", action="store_true", help="keep only rows without flags")
     quality.add_argument(
@@ -77,6 +79,8 @@ def _quality(options: argparse.Namespace) -> None:
         )
     files = release_files(given, release=options.release)
     gt = load_named(options)
+    if options.out:
+        _check_name(gt, Path(options.out))
     gt, left_out = _measured(gt, files, options)
     _print(f"{gt!r}")
     _print(quality_summary(gt.quality, left_out=left_out))
@@ -85,8 +89,8 @@ def _quality(options: argparse.Namespace) -> None:
     kept = gt.filter(**limits, plausible=options.plausible, unmeasured=options.unmeasured)
     _print(f"kept {len(kept)} of {len(gt)} rows")
     if options.out:
-        for path in write_filtered(gt, kept, options.out):
-            _print(f"written: {path}")
+        for path, count in write_filtered(gt, kept, options.out).items():
+            _print(f"written: {path}, {count} {'rows' if path.suffix == '.safetensors' else 'fits'}")
 
 
 def _measured(
@@ -135,19 +139,21 @@ def _by_subject(gt: PseudoGT, files: list[Path]) -> list[PseudoGT]:
     return [gt.rows(subjects == int(groups["subject"])) for groups in gt.companions.groups]
 
 
-def write_filtered(gt: PseudoGT, kept: PseudoGT, out: str | Path) -> list[Path]:
-    """Write rows `kept` of `gt`, and their quality beside them; returns the paths.
+def write_filtered(gt: PseudoGT, kept: PseudoGT, out: str | Path) -> dict[Path, int]:
+    """Write rows `kept` of `gt`, and their quality beside them; path -> how many fits or rows it holds.
 
     `.safetensors` holds the rows as they are. Released layouts hold fits: of frame-keyed releases joined with
     annotations, where several cameras' rows share a fit, a fit is written if all of its rows were kept.
-    Several subjects of Human3.6M go to a folder. Raises ValueError where no row is left.
+    Several subjects of Human3.6M go to a folder. Raises ValueError where no row is left, and for a name that
+    could not be read back.
     """
     out = Path(out)
+    _check_name(gt, out)
     if not len(kept):
         raise ValueError(f"no row of {gt.release} is within the limits: nothing to write to {out}")
     if out.suffix == ".safetensors":
         kept.save(out)
-        return [out]
+        return {out: len(kept)}
     fits = kept
     if "key" in kept.view and kept.joined:
         kept = _whole_frames(gt, kept)
@@ -157,17 +163,26 @@ def write_filtered(gt: PseudoGT, kept: PseudoGT, out: str | Path) -> list[Path]:
         fits = kept.rows(np.sort(first))
     if out.suffix == ".json":
         fits.save(out)
-        return [out, save_quality(kept, out)]
+        return {out: len(fits), save_quality(kept, out): len(kept)}
     from neuralannot.train.released import save_release
 
-    written = []
+    written: dict[Path, int] = {}
     for path in save_release(fits, out):
-        rows = kept
-        if gt.catalogued.data_set == "Human3.6M":
-            found = gt.catalogued.match(path.name) or {}
-            rows = kept.rows(kept.view.column("key")[:, 0] == int(found["subject"]))
-        written += [path, save_quality(rows, path)]
+        own, rows = fits, kept
+        if _SUBJECT in gt.catalogued.files:
+            subject = int((gt.catalogued.match(path.name) or {})["subject"])
+            own, rows = (g.rows(g.view.column("key")[:, 0] == subject) for g in (fits, kept))
+        written |= {path: len(own), save_quality(rows, path): len(rows)}
     return written
+
+
+def _check_name(gt: PseudoGT, out: Path) -> None:
+    """Human3.6M's files say whose they are in their names alone."""
+    if out.suffix == ".json" and _SUBJECT in gt.catalogued.files and gt.catalogued.match(out.name) is None:
+        raise ValueError(
+            f"{out.name}: the subject is in no other place than the file's name; call it "
+            f"{gt.catalogued.files}, or give a folder to write to"
+        )
 
 
 def _whole_frames(gt: PseudoGT, kept: PseudoGT) -> PseudoGT:
