@@ -48,7 +48,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         "reprojection_percent": Measure("%", "the same, of the longer side of the processed box"),
         "error": Measure("m", "mean distance to the data set's 3D joints"),
         "error_root": Measure("m", "the same, root joints aligned"),
-        "prior": Measure("rad", "mean angle to the nearest pose that the prior makes"),
+        "prior": Measure("rad", "mean angle to what the prior makes of the pose"),
         "prior_norm": Measure("sd", "the pose's latents, root mean square"),
         "bend": Measure("rad", "how far the worst joint is bent beyond its range"),
         "penetration": Measure("m", "how deep parts of the body are in each other"),

@@ -30,7 +30,8 @@ __all__ = ["BEND_TOLERANCE", "PENETRATION_TOLERANCE", "Quality", "measure_qualit
 
 # Beyond its range a joint may be bent by so much before it is called implausible: ranges differ by person.
 BEND_TOLERANCE = float(np.radians(15))
-# Metres: flesh gives way, and bodies with hands at rest press them into the thigh they lean on.
+# Metres. Flesh gives way, and a hand at rest lies in the thigh of a body of another build: of motion capture
+# 0.5% are over 3 cm, of the same with 0.1 rad of noise 21%.
 PENETRATION_TOLERANCE: Mapping[str, float] = {"smpl": 0.03, "smplx": 0.03, "mano": 0.005}
 _BODY_JOINTS = 21
 
@@ -84,7 +85,7 @@ def measure_quality(
     left at rest and their keypoints not counted. Rows: reprojection and error are NaN without a valid joint,
     the percentage without a box, infinite where a joint lies behind the camera.
 
-    Raises ValueError for a prior that does not fit the model, a tolerance or batch size that is not positive;
+    Raises ValueError for a prior that does not fit the model, a negative tolerance, a batch size below 1;
     FileNotFoundError for body model files.
     """
     if batch_size < 1:
