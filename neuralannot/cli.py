@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from neuralannot.catalog import RELEASES
 from neuralannot.file_arguments import add_file_arguments, load_named
 from neuralannot.parameters import SIDES
+from neuralannot.quality import commands as quality_commands
 from neuralannot.synthetic import commands as synthetic_commands
 from neuralannot.train import commands as train_commands
 from neuralannot.train.evaluation import commands as evaluation_commands
@@ -255,6 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     train_commands.add_commands(command, group)
     evaluation_commands.add_commands(command)
     synthetic_commands.add_commands(command)
+    quality_commands.add_commands(command)
 
     of = group("models", "body model files: check, convert", "neuralannot models check human_model_files")
     check = command(

@@ -115,12 +115,15 @@ class RowView:
 
     def overlaid(self, columns: Mapping[str, np.ndarray]) -> RowView:
         """The same rows with these columns, (N, ...) each, in place of those of the same names."""
-        over = Part(TableStack((Table(dict(columns)),), next(iter(columns))))
+        return self.behind(Part(TableStack((Table(dict(columns)),), next(iter(columns)))))
+
+    def behind(self, part: Part) -> RowView:
+        """The same rows with the columns of `part`, whose rows are the view's, before all others."""
         below = self.parts
         if self.index is not None:
             index = self.index
             below = tuple(replace(p, rows=p.at(index), reference=None) for p in self.parts)
-        return RowView(self.length, (over, *below))
+        return RowView(self.length, (part, *below))
 
     def names(self) -> Iterator[str]:
         """Every column's name, once."""

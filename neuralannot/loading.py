@@ -20,6 +20,7 @@ from neuralannot.companions import Companions
 from neuralannot.key_index import KeyIndex
 from neuralannot.parameters import SIDES
 from neuralannot.pseudo_gt import PseudoGT
+from neuralannot.quality_columns import load_quality_beside
 from neuralannot.readers import read_fits
 from neuralannot.store import SUFFIX, Table, cached_table, derived_table, open_table
 
@@ -46,7 +47,8 @@ def load_pseudo_gt(
 
     Rows are the fits in the file's order. For MoCap releases joined with annotations a row is an annotation
     that has a fit, in the annotation file's order, with its own camera. A companion that is missing is an
-    error only when something needs it.
+    error only when something needs it. Quality columns beside the file (`X.quality.safetensors`) come with it
+    where they were measured on these fits; a warning says where they were not.
 
     Raises FileNotFoundError for a path that is not there; ValueError that names the file, the place, what was
     expected and what to do for anything that is not a whole file of the release.
@@ -84,12 +86,22 @@ def load_pseudo_gt(
                     "fits are in world space is not known; taken as camera space",
                     stacklevel=2,
                 )
-        return PseudoGT(RowView(len(fits), (Part(fits),)), entry.name, space=space, companions=companions)
+        gt = PseudoGT(RowView(len(fits), (Part(fits),)), entry.name, space=space, companions=companions)
+        return load_quality_beside(gt, [file for file, _ in files])
     view = _join(fits, noted, entry, companions, cameras)
     space = entry.space
     if space == "image":
         space = "world" if noted.gather("ann/world").any() else "camera"
-    return PseudoGT(view, entry.name, space=space, companions=companions)
+    gt = PseudoGT(view, entry.name, space=space, companions=companions)
+    return load_quality_beside(gt, [file for file, _ in files])
+
+
+def release_files(path: PathLike | Sequence[PathLike], *, release: str | None = None) -> list[Path]:
+    """The files that `load_pseudo_gt` reads for the same arguments, companions apart, in its order."""
+    paths = _paths("path", path)
+    if len(paths) == 1 and paths[0].suffix == ".safetensors":
+        return paths
+    return [file for file, _ in _resolve(paths, release)[1]]
 
 
 def _paths(name: str, given: Any) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuralannot import joints_gt
+from neuralannot import joints_gt, quality_columns
 from neuralannot.cameras import Camera
 from neuralannot.catalog import RELEASES, Release
 from neuralannot.columns import ColumnGroup, RowView, bytes_to_texts
@@ -19,7 +19,10 @@ from neuralannot.lookup import Id, Lookup, as_integers
 from neuralannot.parameters import GENDERS, SIDES, human_model
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from neuralannot.bodies import Bodies
+    from neuralannot.quality_columns import Limits
 
 
 class PseudoGT:
@@ -216,6 +219,45 @@ class PseudoGT:
             raise ValueError(self.camera_problem)
         return camera
 
+    # --- their quality
+
+    @property
+    def quality(self) -> Mapping[str, np.ndarray]:
+        """Measure -> (N,) float32, NaN where not measurable, or bool flags; empty where none was attached.
+
+        `neuralannot.quality_columns.MEASURES` says what they are and their units (metres, radians, pixels).
+        """
+        return quality_columns.quality_of(self._view)
+
+    def with_quality(self, columns: Mapping[str, Any]) -> PseudoGT:
+        """The same rows with these columns, name -> (N,) numbers or flags, those of the same names replaced.
+
+        They stay with rows that are selected, pickled and saved: in a `.safetensors`, and beside a `.json` as
+        `X.quality.safetensors`, which loading finds. Raises ValueError for another shape or a name that is
+        not small letters, digits and _; TypeError for what is neither numbers nor flags.
+        """
+        checked = quality_columns.checked_columns(columns, len(self))
+        view = self._view.overlaid(checked) if checked else self._view
+        return PseudoGT(view, self.release, space=self.space, companions=self._companions)
+
+    def filter(
+        self, *, plausible: bool = False, unmeasured: str = "keep", **limits: Unpack[Limits]
+    ) -> PseudoGT:
+        """The rows whose quality is within all limits given, in their order.
+
+        `limits`: `max_<column>=`, of any column that is no flag, in its unit: metres for `max_error`, pixels
+        for `max_reprojection` (`quality_columns.LIMITS`). `plausible`: only rows without `implausible_bend`
+        and `self_penetration`, those of the two that were measured. `unmeasured`: rows where a column that is
+        asked for is NaN, which no limit speaks about, are kept (`keep`) or left out (`drop`); a joint behind
+        its camera has an error of infinity and is never kept.
+
+        Raises ValueError for an unknown limit, one that is negative or NaN, and a column that is not there.
+        """
+        kept = quality_columns.passing(
+            self.quality, len(self), limits, plausible=plausible, unmeasured=unmeasured
+        )
+        return self.rows(kept)
+
     # --- the annotations
 
     def _annotation(self, column: str, what: str) -> np.ndarray:
@@ -374,30 +416,13 @@ class PseudoGT:
         The two columns that change lie in memory, 24 bytes a row, and travel with a pickle.
         Raises ValueError where there are no cameras.
         """
-        from neuralannot.transforms import rigid_parameters
+        from neuralannot.transforms import camera_space_columns
 
         if self.space == "camera":
             return self
-        camera = self.require_camera()
-        root, transl = rigid_parameters(
-            self.params["global_orient"],
-            self.params["transl"],
-            self.rest_root(body_models),
-            camera.R,
-            camera.t,
-        )
-        moved = Camera.from_intrinsics(camera.focal, camera.princpt)
-        columns = {
-            "param/global_orient": root,
-            "param/transl": transl,
-            "focal": moved.focal,
-            "princpt": moved.princpt,
-            "R": moved.R,
-            "t": moved.t,
-        }
-        return PseudoGT(
-            self._view.overlaid(columns), self.release, space="camera", companions=self._companions
-        )
+        moved = camera_space_columns(self.params, self.rest_root(body_models), self.require_camera())
+        view = self._view.overlaid(moved)
+        return PseudoGT(view, self.release, space="camera", companions=self._companions)
 
     def save(self, path: str | Path) -> None:
         """Write the released JSON layout (`.json`) or the columns (`.safetensors`), in one step.

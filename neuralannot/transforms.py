@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from neuralannot.cameras import Camera
+
 _CHUNK = 1 << 16  # rows at a time: the work is in float64
 
 # SMPL's and SMPL-X's body joints after the root, left and right swapped (index into body_pose).
@@ -42,6 +44,19 @@ def rigid_parameters(
         root_out[rows] = (Rotation.from_matrix(rot) * Rotation.from_rotvec(root)).as_rotvec()
         transl_out[rows] = np.einsum("nij,nj->ni", rot, j0 + offset) + shift - j0
     return root_out, transl_out
+
+
+def camera_space_columns(
+    params: Mapping[str, np.ndarray], rest_root: np.ndarray, camera: Camera
+) -> dict[str, np.ndarray]:
+    """The columns of world-space fits that change in their cameras' space: the root's, and the cameras'.
+
+    `params`: `global_orient` and `transl` (N, 3); `rest_root` (N, 3) as of `rigid_parameters`.
+    """
+    root, transl = rigid_parameters(params["global_orient"], params["transl"], rest_root, camera.R, camera.t)
+    own = Camera.from_intrinsics(camera.focal, camera.princpt)
+    columns = {"param/global_orient": root, "param/transl": transl, "focal": own.focal}
+    return {**columns, "princpt": own.princpt, "R": own.R, "t": own.t}
 
 
 def rotation_about_axis(angle: np.ndarray | float, axis: int = 2) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from neuralannot.atomic import whole_file
 from neuralannot.catalog import identify
 from neuralannot.parameters import SIDES, VALIDITY_FIELDS, human_model
+from neuralannot.quality_columns import save_quality
 from neuralannot.store import write_table
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def save_pseudo_gt(gt: PseudoGT, path: Path) -> None:
         write_table(path, columns, saved_meta(gt))
     elif path.suffix == ".json":
         _write_json(gt, path)
+        if len(gt.quality):
+            save_quality(gt, path)  # the layout has no place for it
     else:
         raise ValueError(f"{path}: cannot tell what to write; expected a .json or .safetensors name")
 

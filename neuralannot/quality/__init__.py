@@ -1,0 +1,30 @@
+"""How good annotations are: measured row by row, stored as columns, printed, filtered by.
+
+    from neuralannot.quality import measure_quality
+
+    gt = gt.with_quality(measure_quality(gt))
+    good = gt.filter(max_error=0.05, plausible=True)
+
+Stands above `neuralannot.train`, whose priors and joints it measures with. Names load when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuralannot.quality.measure import Quality, measure_quality
+    from neuralannot.quality.summary import quality_summary
+
+_ROOMS = {"Quality": "measure", "measure_quality": "measure", "quality_summary": "summary"}
+
+__all__ = ["Quality", "measure_quality", "quality_summary"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        value = getattr(import_module(f"neuralannot.quality.{_ROOMS[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'neuralannot.quality' has no attribute {name!r}")
