@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from neuralannot.catalog import RELEASES
+from neuralannot.conversion import commands as conversion_commands
 from neuralannot.parameters import SIDES
 from neuralannot.synthetic import commands as synthetic_commands
 from neuralannot.train import commands as train_commands
@@ -261,6 +262,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, epilog=f"example: {example}")
         return sub.add_subparsers(metavar="COMMAND", required=True)
 
+    conversion_commands.add_commands(command)
     train_commands.add_commands(command, group)
     synthetic_commands.add_commands(command)
 

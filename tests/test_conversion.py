@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import pickle
 import shutil
@@ -23,6 +24,7 @@ from neuralannot.conversion import (
     smplh_from_amass,
     smplh_to_amass,
     vertices_as,
+    write_errors,
 )
 from neuralannot.conversion.correspondence import nearest_on_surface, read_transfer
 from neuralannot.conversion.pairs import correspondence_of, make_pair
@@ -160,6 +162,68 @@ def test_rows_do_not_depend_on_the_batch_and_nan_stays_in_its_row():
     assert "5 bodies" in str(other)
 
 
+def test_half_turns_and_none_carry_over():
+    angle = np.array([np.pi, np.pi - 1e-3, np.pi + 1e-3, np.pi - 1e-6, 0, 1e-6])[:, None]
+    params = smpl_parameters(6, seed=3)
+    axes = np.random.default_rng(0).normal(size=(6, 3))
+    axes = axes / np.linalg.norm(axes, axis=1, keepdims=True)
+    axes[0] = 0, 0, 1  # upside down
+    params["global_orient"] = (angle * axes).astype(np.float32)
+    params["body_pose"][:, 15] = angle * np.array([0, 1, 0], np.float32)  # a shoulder
+    there = convert_parameters(params, source="smpl", to="smplx")
+    back = convert_parameters(there.params, source="smplx", to="smpl")
+    assert (posed("smpl", params) - posed("smpl", back.params)).norm(dim=2).max() < 2e-3
+    assert angles(params["global_orient"], back.params["global_orient"]).max() < 0.5
+
+
+def test_poses_and_shapes_that_nobody_has_are_followed_too():
+    rng = np.random.default_rng(1)
+    axes = rng.normal(size=(12, 23, 3))
+    axes *= rng.uniform(0, np.pi / 2, (12, 23, 1)) / np.linalg.norm(axes, axis=2, keepdims=True)
+    axes[:, 21:] = 0
+    params = {
+        "global_orient": rng.normal(0, 2, (12, 3)),
+        "body_pose": axes,
+        "betas": rng.normal(0, 2, (12, 10)),
+    }
+    params = {name: value.astype(np.float32) for name, value in params.items()}
+    few = convert_parameters(params, source="smpl", to="smplx", steps=3)
+    found = convert_parameters(params, source="smpl", to="smplx")
+    assert found.error.max() < 1e-3
+    assert few.error == pytest.approx(found.error, abs=2e-5)  # the optimum, after three steps
+
+
+def test_the_identity_through_smplh():
+    params = smpl_parameters(4, seed=8)
+    there = convert_parameters(params, source="smpl", to="smplh")
+    back = convert_parameters(there.params, source="smplh", to="smpl")
+    assert (posed("smpl", params) - posed("smpl", back.params)).norm(dim=2).max() < 1e-3
+
+
+def test_one_body_alone_is_as_among_others():
+    params = smpl_parameters(4)
+    among = convert_parameters(params, source="smpl", to="smplx")
+    alone = convert_parameters({n: v[1:2] for n, v in params.items()}, source="smpl", to="smplx")
+    assert (len(alone), alone.params["body_pose"].shape) == (1, (1, 21, 3))
+    assert alone.error == pytest.approx(among.error[1:2], abs=1e-5)
+    assert alone.params["body_pose"] == pytest.approx(among.params["body_pose"][1:2], abs=5e-3)
+
+
+def test_bodies_that_are_not_there_are_counted():
+    params = {"betas": np.full((2, 10), np.nan, np.float32)}
+    found = convert_parameters(params, source="smpl", to="smplx")
+    assert np.isnan(found.worst).all()
+    assert str(found) == "2 bodies as smplx\n2 of them NaN, as their parameters were"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_cuda_as_on_the_cpu():
+    params = smplx_parameters(8)
+    here = convert_parameters(params, source="smplx", to="smpl")
+    there = convert_parameters(params, source="smplx", to="smpl", device="cuda")
+    assert there.error == pytest.approx(here.error, abs=1e-5)
+
+
 def test_none_at_all():
     found = convert_parameters({"betas": np.zeros((0, 10))}, source="smpl", to="smplx")
     assert len(found) == 0
@@ -207,6 +271,8 @@ def test_vertices_of_annotations_as_the_other_topology():
     as_smpl = vertices_as(bodies, "smpl")
     assert as_smpl.shape == (len(gt), 6890, 3)
     assert vertices_as(bodies, "smplx") is bodies.vertices
+    assert (vertices_as(bodies.vertices, "smpl") == as_smpl).all()
+    assert vertices_as(bodies.vertices[:0], "smpl").shape == (0, 6890, 3)
     # A vertex that both have is the same one.
     pair = make_pair("smplx", "smpl")
     rows, columns = pair.to_target.matrix[pair.to_target.same].nonzero()
@@ -216,7 +282,7 @@ def test_vertices_of_annotations_as_the_other_topology():
     with pytest.raises(ValueError, match="want='mesh'"):
         vertices_as(gt.forward(want="joints"), "smpl")
     flame = load_pseudo_gt(MSCOCO / "MSCOCO_train_FLAME_NeuralAnnot.json", cache=False).forward()
-    with pytest.raises(ValueError, match="got 5023"):
+    with pytest.raises(ValueError, match=r"got .*5023, 3"):
         vertices_as(flame, "smpl")
     with pytest.raises(ValueError, match=r"vertices must be \(B, 10475, 3\)"):
         pair.to_target(as_smpl)
@@ -437,11 +503,65 @@ def test_no_rows_and_wrong_models():
         convert(flame, to="smpl")
 
 
+def test_a_frame_that_several_cameras_saw_is_converted_once(monkeypatch):
+    gt = load_pseudo_gt(H36M / "Human36M_subject1_SMPL_NeuralAnnot.json", cache=False)
+    every = {key: row for row, key in enumerate(gt.keys)}
+    gt = gt.rows([row for key in list(every)[:2] for row in range(len(gt)) if gt.keys[row] == key])
+    asked = []
+
+    def counting(params, **options):
+        asked.append(len(params["betas"]))
+        return convert_parameters(params, **options)
+
+    monkeypatch.setattr("neuralannot.conversion.converting.convert_parameters", counting)
+    found = convert(gt, to="smplx")
+    assert asked == [2]
+    assert len(gt) == len(found) == 8
+    first = {key: row for row, key in reversed(list(enumerate(gt.keys)))}
+    same = [first[key] for key in gt.keys]
+    assert (found.params["body_pose"] == found.params["body_pose"][same]).all()
+    # Seen from a camera each row is a fit of its own.
+    asked.clear()
+    moved = convert(gt.to_camera_space(), to="smplx")
+    assert asked == [8]
+    assert (moved.gt.space, len(moved.gt)) == ("camera", 8)
+
+
+def test_what_is_not_valid_is_not_lost():
+    gt = load_pseudo_gt(MSCOCO / "MSCOCO_train_SMPL_NeuralAnnot.json", cache=False)
+    there = convert(gt, to="smplx").gt  # hands are straight, not as the mean hand, and not valid
+    found = convert(there, to="smpl")
+    assert not any(rows.any() for rows in found.lost.values())
+
+
+def test_errors_of_annotations_as_a_table(tmp_path):
+    gt = load_pseudo_gt(MSCOCO / "MSCOCO_train_SMPLX_all_NeuralAnnot.json", cache=False)
+    found = convert(gt, to="smpl")
+    path = write_errors(found, tmp_path / "new" / "errors.csv")
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["name"] for line in lines] == [str(i) for i in gt.ids]
+    assert [float(line["error_mm"]) for line in lines] == pytest.approx(1000 * found.error, abs=1e-3)
+    assert [float(line["hands_mm"]) for line in lines] == pytest.approx(
+        1000 * found.part_error["hands"], abs=1e-3
+    )
+    for row, line in enumerate(lines):
+        assert line["lost"].split() == [name for name, rows in found.lost.items() if rows[row]]
+    bare = convert_parameters({"betas": np.array([[0.0] * 10, [np.nan] * 10])}, source="smpl", to="smplx")
+    text = write_errors(bare, tmp_path / "bare.csv").read_text().splitlines()
+    assert text[0] == "name,error_mm,worst_mm,body_mm,hands_mm,head_mm,lost"
+    assert text[2] == "1,,,,,,"
+    with pytest.raises(ValueError, match=r"errors are written as .csv, got '.txt'"):
+        write_errors(bare, tmp_path / "bare.txt")
+
+
 def test_the_command(tmp_path, capsys):
-    out = tmp_path / "Human36M_subject1_SMPLX_NeuralAnnot.json"
+    out, errors = tmp_path / "Human36M_subject1_SMPLX_NeuralAnnot.json", tmp_path / "errors.csv"
     path = H36M / "Human36M_subject1_SMPL_NeuralAnnot.json"
-    assert main(["convert", str(path), "--to", "smplx", "--out", str(out)]) == 0
+    assert main(["convert", str(path), "--to", "smplx", "--out", str(out), "--errors", str(errors)]) == 0
     assert "bodies as smplx" in capsys.readouterr().out
-    assert load_pseudo_gt(out, annotations=False, cache=False).model == "smplx"
+    written = load_pseudo_gt(out, annotations=False, cache=False)
+    assert written.model == "smplx"
+    assert len(errors.read_text().splitlines()) == 1 + len(written)
     assert main(["convert", str(out), "--to", "smplx", "--out", str(out)]) == 2
     assert "nothing to convert" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from neuralannot.conversion.converting import Conversion, convert, convert_parameters, vertices_as
     from neuralannot.conversion.parts import PartOfBody, face_of_body, hand_of_body, with_face, with_hand
+    from neuralannot.conversion.reporting import write_errors
     from neuralannot.conversion.smplh import smplh_from_amass, smplh_to_amass
 
 _ROOMS = {
@@ -20,6 +21,7 @@ _ROOMS = {
     "vertices_as": "converting",
     "with_face": "parts",
     "with_hand": "parts",
+    "write_errors": "reporting",
 }
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "vertices_as",
     "with_face",
     "with_hand",
+    "write_errors",
 ]
 
 

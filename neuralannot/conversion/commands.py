@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any
 
 
-def add_commands(command: Callable[..., argparse.ArgumentParser], group: Callable[..., Any]) -> None:
-    """Add `convert` to the program's commands: `command` makes one, `group` (not needed) one of several."""
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `convert` to the program's commands: `command` makes one."""
     convert = command(
         "convert",
         _convert,
-        "SMPL annotations as SMPL-X's, and the other way",
+        "SMPL annotations as SMPL-X's, and SMPL-X's as SMPL's",
         "neuralannot convert MSCOCO_train_SMPL_NeuralAnnot.json --to smplx --out smplx.json",
     )
     convert.add_argument(
@@ -33,6 +32,11 @@ def add_commands(command: Callable[..., argparse.ArgumentParser], group: Callabl
     convert.add_argument(
         "--transfer", metavar="DIR", help="official transfer matrices (default: with the body models)"
     )
+    convert.add_argument(
+        "--errors",
+        metavar="FILE",
+        help=".csv: each annotation's error and what it lost",
+    )
     convert.add_argument("--steps", type=int, default=6, help="at most (default: %(default)s)")
     convert.add_argument("--batch-size", type=int, default=32, help="bodies at a time (default: %(default)s)")
     convert.add_argument("--device", help="where to compute (default: cpu)")
@@ -40,8 +44,11 @@ def add_commands(command: Callable[..., argparse.ArgumentParser], group: Callabl
 
 def _convert(options: argparse.Namespace) -> None:
     from neuralannot.conversion import convert
+    from neuralannot.conversion.reporting import check_table, write_errors
     from neuralannot.loading import load_pseudo_gt
 
+    if options.errors is not None:
+        check_table(options.errors)  # before the work
     path = options.file if len(options.file) > 1 else options.file[0]
     given = False if options.no_annotations else options.annotations
     gt = load_pseudo_gt(path, release=options.release, annotations=given)
@@ -61,3 +68,5 @@ def _convert(options: argparse.Namespace) -> None:
     assert found.gt is not None
     found.gt.save(options.out)
     sys.stdout.write(f"{found}\n{found.gt.release}: {options.out}\n")
+    if options.errors is not None:
+        sys.stdout.write(f"errors: {write_errors(found, options.errors)}\n")

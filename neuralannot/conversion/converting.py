@@ -14,7 +14,8 @@ from torch import Tensor
 from neuralannot.bodies import Bodies, model_groups
 from neuralannot.conversion.pairs import PARTS, Pair, make_map, make_pair, shapes_of
 from neuralannot.conversion.rig import ROTATIONS
-from neuralannot.conversion.targets import pseudo_gt_as
+from neuralannot.conversion.targets import distinct_fits, pseudo_gt_as
+from neuralannot.parameters import PART_PARAMETERS
 from neuralannot.pseudo_gt import PseudoGT
 
 if TYPE_CHECKING:
@@ -60,12 +61,18 @@ class Conversion:
     def __str__(self) -> str:
         if not len(self):
             return f"0 bodies as {self.model}"
-        mm = 1000 * self.error
-        lines = [
-            f"{len(self)} bodies as {self.model}",
-            f"vertices off by {np.nanmean(mm):.2f} mm (median body {np.nanmedian(mm):.2f}, worst "
-            f"{np.nanmax(mm):.2f}; worst vertex {1000 * np.nanmax(self.worst):.1f})",
-            ", ".join(f"{part} {1000 * np.nanmean(e):.2f} mm" for part, e in self.part_error.items()),
+        there = np.isfinite(self.error)
+        mm = 1000 * self.error[there]
+        lines = [f"{len(self)} bodies as {self.model}"]
+        if not there.all():
+            lines.append(f"{int((~there).sum())} of them NaN, as their parameters were")
+        if not there.any():
+            return "\n".join(lines)
+        lines += [
+            f"vertices off by {mm.mean():.2f} mm (median body {np.median(mm):.2f}, 95 of 100 below "
+            f"{np.percentile(mm, 95):.2f}, worst {mm.max():.2f}; worst vertex "
+            f"{1000 * self.worst[there].max():.1f})",
+            ", ".join(f"{part} {1000 * e[there].mean():.2f} mm" for part, e in self.part_error.items()),
         ]
         lines += [
             f"{name}: {self.model} has none; lost of {int(rows.sum())} bodies"
@@ -89,10 +96,12 @@ def convert(
     """SMPL annotations as SMPL-X's (`to="smplx"`), or SMPL-X annotations as SMPL's (`to="smpl"`).
 
     Every body is posed, its mesh mapped to the other topology, and the other model fitted to it: rotations,
-    shape and translation, by at most `steps` Gauss-Newton steps from where rotations carry over. Ids, keys,
-    cameras, genders, space and annotations stay. Hands and faces that SMPL does not annotate are not valid in
-    SMPL-X; their fingers are as SMPL's hand has them, straight. `body_models`, `transfer`: see
-    `convert_parameters`. `batch_size`: bodies at a time, some hundreds on an accelerator.
+    shape and translation, by at most `steps` Gauss-Newton steps from where rotations carry over. A fit that
+    several rows share, a frame that several cameras saw, is converted once. Ids, keys, cameras, genders,
+    space and annotations stay. Hands and faces that SMPL does not annotate are not valid in SMPL-X; their
+    fingers are as SMPL's hand has them, straight. Bodies are posed as stored, whatever is valid; what is not
+    is never `lost`. `body_models`, `transfer`: see `convert_parameters`. `batch_size`: bodies at a time, some
+    hundreds on an accelerator.
 
     The annotations' release becomes the one of the same data set; where there is none, the layout in which
     own data is written (`mpii-smpl`, `mpii-smplx`), without the joined annotations.
@@ -108,9 +117,11 @@ def convert(
     pseudo_gt_as(
         gt[:0], to, {name: np.zeros((0, *shape), np.float32) for name, shape in shapes_of(to).items()}
     )
-    params = {name: gt.params[name] for name in gt.params}
+    first, again = distinct_fits(gt)
+    fits = gt.rows(first)
+    params = {name: fits.params[name] for name in fits.params}
     found: list[tuple[np.ndarray, Conversion]] = []
-    for gender, _, rows in model_groups(gt):
+    for gender, _, rows in model_groups(fits):
         one = convert_parameters(
             {name: values[rows] for name, values in params.items()},
             source=gt.model,
@@ -132,7 +143,11 @@ def convert(
                 convert_parameters(none, source=gt.model, to=to, body_models=body_models, transfer=transfer),
             )
         ]
-    whole = _merged(len(gt), found)
+    whole = _merged(len(fits), found)
+    for part, names in PART_PARAMETERS.items():
+        for name in set(names) & whole.lost.keys():
+            whole.lost[name][~fits.valid[part]] = False  # nothing was said, nothing is lost
+    whole = _at_rows(whole, again)
     return replace(whole, gt=pseudo_gt_as(gt, to, whole.params))
 
 
@@ -182,31 +197,34 @@ def convert_parameters(
 
 
 def vertices_as(
-    bodies: Bodies,
+    bodies: Bodies | Tensor,
     topology: str,
     *,
     body_models: str | os.PathLike | None = None,
     transfer: str | os.PathLike | None = None,
 ) -> Tensor:
-    """Posed bodies' vertices in another topology: (B, 6890, 3) for `smpl`, (B, 10475, 3) for `smplx`, metres.
+    """Bodies' vertices in another topology: (B, 6890, 3) for `smpl`, (B, 10475, 3) for `smplx`, their unit.
 
     So SMPL-X annotations compare with ground truth in SMPL, vertex by vertex:
-    `mpvpe(vertices_as(gt.forward(), "smpl"), true_vertices)`. Nothing is fitted. `body_models` as the bodies
-    were posed with, `transfer` as in `convert_parameters`. Raises ValueError for bodies without vertices or
-    of another model, FileNotFoundError for transfer matrices.
+    `mpvpe(vertices_as(gt.forward(), "smpl"), true_vertices)`. Nothing is fitted; joints of both follow from a
+    regressor of that topology. `bodies`: posed ones, or their vertices (B, 6890 or 10475, 3), which come back
+    themselves where the topology is theirs. `body_models` as the bodies were posed with, `transfer` as in
+    `convert_parameters`. NaN gives NaN at the vertices that follow from it. Raises ValueError for bodies
+    without vertices or of another model, FileNotFoundError for transfer matrices.
     """
     if topology not in _TOPOLOGIES.values():
         raise ValueError(f"topology must be 'smpl' or 'smplx', got {topology!r}")
-    if bodies.vertices is None:
+    vertices = bodies if isinstance(bodies, Tensor) else bodies.vertices
+    if vertices is None:
         raise ValueError("there are no vertices: forward with want='mesh'")
-    own = _TOPOLOGIES.get(bodies.vertices.shape[1])
-    if own is None:
+    if vertices.ndim != 3 or vertices.shape[1] not in _TOPOLOGIES or vertices.shape[2] != 3:
         raise ValueError(
-            f"bodies must have SMPL's 6890 or SMPL-X's 10475 vertices, got {bodies.vertices.shape[1]}"
+            f"bodies must have SMPL's 6890 or SMPL-X's 10475 vertices, (B, V, 3), got {tuple(vertices.shape)}"
         )
+    own = _TOPOLOGIES[vertices.shape[1]]
     if own == topology:
-        return bodies.vertices
-    return make_map(own, topology, body_models=body_models, transfer=transfer)(bodies.vertices)
+        return vertices
+    return make_map(own, topology, body_models=body_models, transfer=transfer)(vertices)
 
 
 def checked_parameters(params: Mapping[str, np.ndarray], model: str) -> dict[str, np.ndarray]:
@@ -282,7 +300,7 @@ def _lost(pair: Pair, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
 
 
 def _merged(count: int, found: list[tuple[np.ndarray, Conversion]]) -> Conversion:
-    """Rows back in their places."""
+    """Rows of each gender back in their places."""
 
     def place(values: list[np.ndarray]) -> np.ndarray:
         out = np.empty((count, *values[0].shape[1:]), values[0].dtype)
@@ -298,4 +316,15 @@ def _merged(count: int, found: list[tuple[np.ndarray, Conversion]]) -> Conversio
         place([one.worst for one in whole]),
         {name: place([one.part_error[name] for one in whole]) for name in whole[0].part_error},
         {name: place([one.lost[name] for one in whole]) for name in whole[0].lost},
+    )
+
+
+def _at_rows(one: Conversion, rows: np.ndarray) -> Conversion:
+    return Conversion(
+        one.model,
+        {name: value[rows] for name, value in one.params.items()},
+        one.error[rows],
+        one.worst[rows],
+        {name: value[rows] for name, value in one.part_error.items()},
+        {name: value[rows] for name, value in one.lost.items()},
     )

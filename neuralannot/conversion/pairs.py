@@ -35,12 +35,14 @@ from neuralannot.parameters import GENDERS, human_model
 
 MODELS = ("smpl", "smplx", "smplh")
 PARTS = ("body", "hands", "head")
+_HANDS, _HEAD = 1, 2
 _JOINTS_OF_HEAD = (12, 15, 22, 23, 24)  # neck, head and, in SMPL-X, jaw and eyes
 # Vertices that a target cannot follow count this little: its one joint of all fingers is turned by them, and
 # nothing else.
 _STIFF = 1e-2
-_STILL = 2e-4  # metres a unit of expression
-# How many vertices of each joint are fitted to: one in ten. Twice as many change the result by a thousandth.
+# Of a head those vertices are fitted to that expressions move less, metres a unit, and at least this share.
+_STILL, _SHARE = 2e-4, 0.2
+# How many vertices of each joint are fitted to: one in ten. All of them take a hundredth off the error.
 _AT_LEAST, _EVERY = 12, 10
 
 
@@ -70,9 +72,9 @@ class Body:
         """(V,) which of `PARTS` a vertex is of: by the joint that moves it most."""
         joint = self.data.weights.argmax(axis=1)
         fingers = 25 if self.model == "smplx" else 22
-        part = np.where(joint >= fingers, 1, 0)
+        part = np.where(joint >= fingers, _HANDS, 0)
         heads = _JOINTS_OF_HEAD if self.model == "smplx" else _JOINTS_OF_HEAD[:2]
-        return np.where(np.isin(joint, heads), 2, part)
+        return np.where(np.isin(joint, heads), _HEAD, part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +222,8 @@ def _fitter(source: Body, target: Body, to_target: Correspondence) -> Fitter:
     free = [j for name, s in turning.items() if name != "jaw_pose" for j in range(s.start, s.stop)]
     count = to_target.same.astype(np.float64)
     if source.data.exprdirs is not None:
-        moved = np.linalg.norm(source.data.exprdirs, axis=1).max(axis=1) > _STILL
+        far = np.linalg.norm(source.data.exprdirs, axis=1).max(axis=1)
+        moved = far > max(_STILL, np.quantile(far[source.part == _HEAD], _SHARE))
         moved |= source.data.weights[:, ROTATIONS["smplx"]["jaw_pose"]].sum(axis=1) > 1e-3
         count[to_target.matrix @ moved > 1e-3] = 0
     if "left_hand_pose" in ROTATIONS[source.model] and "left_hand_pose" not in turning:

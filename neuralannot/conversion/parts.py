@@ -29,9 +29,11 @@ from neuralannot.safe_pickle import load_npy, load_npz, load_pickle
 
 _WRISTS = {"left": 20, "right": 21}
 _HEAD = 15
+# SMPL-X's body joints: each one's parent.
+_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19)
 _OPEN = "correspondence.npz"
 _HANDS, _FACE = "MANO_SMPLX_vertex_ids.pkl", "SMPL-X__FLAME_vertex_ids.npy"
-_RIGID = 0.99
+_RIGID = 0.99  # of a vertex's weights are the part's own joints'
 _COUNT = {"mano": 778, "flame": 5023}
 
 
@@ -203,10 +205,6 @@ def _turned(values: Mapping[str, np.ndarray], joint: int) -> Tensor:
 
 def _matrix(rotvec: np.ndarray) -> Tensor:
     return roma.rotvec_to_rotmat(torch.tensor(rotvec, dtype=torch.float64))
-
-
-# SMPL-X's body joints: each one's parent.
-_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19)
 
 
 def _turn_to(values: dict[str, np.ndarray], joint: int, orient: np.ndarray) -> None:

@@ -33,6 +33,19 @@ def release_as(release: Release, model: str) -> tuple[Release, bool]:
     return RELEASES[_OWN[model]], False
 
 
+def distinct_fits(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray]:
+    """(M,) rows, one of each fit that the rows of `gt` have, and (N,) which of them each row has."""
+    view, number = gt.view, np.zeros(len(gt), np.int64)
+    for part in view.parts:
+        rows = part.at(view.index)
+        if any(name.startswith("param/") for name in part.stack.names()):
+            own = np.arange(len(gt)) if rows is None else rows
+            # Parameters may be spread over parts: as many numbers as there are pairs of their rows.
+            number = np.unique(np.stack([number, own], 1), axis=0, return_inverse=True)[1].reshape(-1)
+    _, first, again = np.unique(number, return_index=True, return_inverse=True)
+    return first, again.reshape(-1)
+
+
 def pseudo_gt_as(gt: PseudoGT, model: str, params: Mapping[str, np.ndarray]) -> PseudoGT:
     """The rows of `gt` with another model's parameters, (N, ...) each: ids, cameras, annotations stay.
 
