@@ -565,3 +565,16 @@ def test_the_command(tmp_path, capsys):
     assert len(errors.read_text().splitlines()) == 1 + len(written)
     assert main(["convert", str(out), "--to", "smplx", "--out", str(out)]) == 2
     assert "nothing to convert" in capsys.readouterr().err
+
+
+def test_torch_has_its_threads_back():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        convert_parameters(smpl_parameters(1), source="smpl", to="smplx", steps=1)
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ValueError, match="body_pose must be"):
+            convert_parameters({"body_pose": np.zeros((1, 2))}, source="smpl", to="smplx")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,6 @@ from neuralannot.parameters import PART_PARAMETERS
 from neuralannot.pseudo_gt import PseudoGT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from neuralannot.conversion.fitting import Pose
 
 __all__ = ["Conversion", "convert", "convert_parameters", "vertices_as"]
@@ -171,7 +170,7 @@ def convert_parameters(
     folder of official files (SMPL-H: `smplh/SMPLH_MALE.pkl` or `smplh/male/model.npz`); for None the
     environment variable NEURALANNOT_BODY_MODELS, or else the open bodies, which have a SMPL-H of their own.
     `transfer`: the folder of the official transfer matrices, needed between SMPL's and SMPL-X's topologies of
-    official files; for None `body_models`.
+    official files; for None `body_models`. On the CPU one thread computes.
 
     Raises ValueError for unknown or equal models, parameters or shapes, FileNotFoundError for model files and
     transfer matrices.
@@ -182,7 +181,8 @@ def convert_parameters(
     values = checked_parameters(params, source)
     where = torch.device(device or "cpu")
     pair = pair if where.type == "cpu" else pair.on(where)
-    parts = [_convert(pair, batch, steps) for batch in _batches(values, batch_size, where, progress=progress)]
+    with _one_thread() if where.type == "cpu" else nullcontext():
+        parts = [_convert(pair, b, steps) for b in _batches(values, batch_size, where, progress=progress)]
     empty = {name: np.zeros((0, *shape), np.float32) for name, shape in shapes_of(to).items()}
     joined = {name: np.concatenate([empty[name], *(p[0][name] for p in parts)]) for name in empty}
     errors = np.concatenate([np.zeros((0, 2 + len(PARTS)), np.float32), *(p[1] for p in parts)])
@@ -243,6 +243,19 @@ def checked_parameters(params: Mapping[str, np.ndarray], model: str) -> dict[str
             raise ValueError(f"{name} must be {(count, *shape)}, got {value.shape}")
         values[name] = value.reshape(count, *shape).astype(np.float32)
     return values
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread: pieces are too small to share, and where something else runs on the machine threads
+    that wait for each other stand still.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _batches(
