@@ -247,8 +247,8 @@ def checked_parameters(params: Mapping[str, np.ndarray], model: str) -> dict[str
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Torch on one thread: pieces are too small to share, and where something else runs on the machine threads
-    that wait for each other stand still.
+    """Torch on one thread: pieces are too small to share, and where the machine has other work threads that
+    wait for each other stand still.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
