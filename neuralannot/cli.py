@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from neuralannot.catalog import RELEASES
+from neuralannot.conversion import commands as conversion_commands
 from neuralannot.file_arguments import add_file_arguments, load_named
 from neuralannot.parameters import SIDES
 from neuralannot.quality import commands as quality_commands
@@ -253,6 +254,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, epilog=f"example: {example}")
         return sub.add_subparsers(metavar="COMMAND", required=True)
 
+    conversion_commands.add_commands(command)
     train_commands.add_commands(command, group)
     evaluation_commands.add_commands(command)
     synthetic_commands.add_commands(command)
