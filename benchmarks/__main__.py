@@ -39,6 +39,11 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["tables"]:  # errors and not times: options of its own
+        from benchmarks.paper.commands import main as show_tables
+
+        return show_tables(arguments[1:])
     given = parser().parse_args(arguments)
     if given.threads:
         os.environ.update(dict.fromkeys(_THREADS, str(given.threads)))

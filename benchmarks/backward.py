@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.floors import mesh_work
+from benchmarks.grids import Table
 from benchmarks.layers import BODY_MODELS, SMPLFITTER, SMPLX, VARIANTS, Layer
 from benchmarks.options import Options
 from benchmarks.posing import Arguments, Arrays, Case, Task, run_task
-from benchmarks.tables import Table
 
 TITLE = "Forward and backward"
 TEXT = """\

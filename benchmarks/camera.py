@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.grids import OURS, Comparison, Table
 from benchmarks.layers import quietly
 from benchmarks.made import write_human36m_like
 from benchmarks.options import Options, say
 from benchmarks.plain import PlainHuman36M
-from benchmarks.tables import OURS, Comparison, Table
 from benchmarks.timing import machine
 
 TITLE = "World to camera"

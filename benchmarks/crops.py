@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.grids import OURS, Table
 from benchmarks.options import Options, say
-from benchmarks.tables import OURS, Table
 from benchmarks.timing import Times, alternate, digits_of, machine, spread, times_faster
 
 TITLE = "Pictures for training"

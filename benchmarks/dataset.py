@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.grids import NOTHING, OURS, Table
 from benchmarks.layers import quietly
 from benchmarks.made import write_coco_annotations, write_coco_like, write_human36m_like
 from benchmarks.options import Options, say
 from benchmarks.plain import PlainCoco, PlainHuman36M, check_samples
-from benchmarks.tables import NOTHING, OURS, Table
 from benchmarks.timing import Times, alternate, machine, times_faster
 from benchmarks.workers import ANNOTATIONS, FITS, PLAIN
 

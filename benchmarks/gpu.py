@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from benchmarks import backward, joints, mesh, regressed
+from benchmarks.grids import Table
 from benchmarks.options import Options, say
 from benchmarks.posing import run_task
-from benchmarks.tables import Table
 
 TITLE = "GPU"
 TEXT = """\

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.floors import Work, mesh_work, skeleton_work
+from benchmarks.grids import NOTHING, Table
 from benchmarks.layers import BODY_MODELS, SMPLX, Layer
 from benchmarks.options import Options
 from benchmarks.posing import Arrays, Case, Task, run_task
-from benchmarks.tables import NOTHING, Table
 
 TITLE = "Joints only"
 TEXT = """\

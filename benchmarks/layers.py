@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.tables import OURS
+from benchmarks.grids import OURS
 
 SMPLX, BODY_MODELS, SMPLFITTER = "smplx", "body-models", "smplfitter"
 LIBRARIES = (OURS, SMPLX, BODY_MODELS, SMPLFITTER)

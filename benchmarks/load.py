@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.grids import NOTHING, OURS, Table
 from benchmarks.made import write_coco_like
 from benchmarks.options import Options, say
 from benchmarks.processes import number_from, private_peak, seconds_of
-from benchmarks.tables import NOTHING, OURS, Table
 from benchmarks.timing import duration, machine, spread, times_faster, version_of
 
 TITLE = "File to columns"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.floors import mesh_work
+from benchmarks.grids import Table
 from benchmarks.layers import VARIANTS, Layer
 from benchmarks.options import Options
 from benchmarks.posing import Arrays, Case, Task, run_task
-from benchmarks.tables import Table
 
 TITLE = "Full mesh"
 TEXT = """\

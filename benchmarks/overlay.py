@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from benchmarks.grids import Table
 from benchmarks.layers import quietly
 from benchmarks.options import Options
-from benchmarks.tables import Table
 from benchmarks.timing import alternate, duration, machine
 
 TITLE = "Overlay"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import NAMES
-from benchmarks.tables import Table
+from benchmarks.grids import Table
 
 INTRODUCTION = """\
 # Benchmarks

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.grids import NOTHING, Table
 from benchmarks.layers import SMPLX, TITLES, Layer, layers_of, quietly, random_parameters, write_model
 from benchmarks.options import Options, say
-from benchmarks.tables import NOTHING, Table
 from benchmarks.timing import alternate, duration, machine, times_faster
 from neuralannot.body_models import BodyModel, load_body_model, surface
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.floors import Rates, Work, measured_rates
+from benchmarks.grids import NOTHING, OURS, Comparison, Table
 from benchmarks.layers import (
     LIBRARIES,
     SMPLX,
@@ -26,7 +27,6 @@ from benchmarks.layers import (
     write_model,
 )
 from benchmarks.options import MODELS, Options, say
-from benchmarks.tables import NOTHING, OURS, Comparison, Table
 from benchmarks.timing import machine
 
 COMPILED, GRAPH, WARP = "compiled", "CUDA graph", "body-models, Warp"

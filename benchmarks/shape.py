@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.grids import NOTHING, OURS, Comparison, Table
 from benchmarks.layers import (
     BODY_MODELS,
     SMPLX,
@@ -22,7 +23,6 @@ from benchmarks.layers import (
     write_model,
 )
 from benchmarks.options import Options, say
-from benchmarks.tables import NOTHING, OURS, Comparison, Table
 from benchmarks.timing import machine
 
 TITLE = "A fixed shape"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.grids import Table
 from benchmarks.layers import quietly
 from benchmarks.options import Options, say
-from benchmarks.tables import Table
 from benchmarks.timing import alternate, duration, machine, spread
 from neuralannot.train.config import TrainConfig, preset
 from neuralannot.train.distributed import World

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.grids import OURS, Table
 from benchmarks.layers import quietly
 from benchmarks.made import write_coco_annotations, write_coco_like
 from benchmarks.options import Options, say
 from benchmarks.plain import PlainCoco, check_samples
 from benchmarks.processes import number_from, private_memory
-from benchmarks.tables import OURS, Table
 from benchmarks.timing import machine, spread
 
 TITLE = "Memory of a worker"

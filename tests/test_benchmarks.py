@@ -15,6 +15,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[1]))  # they are no part of the package that is installed
 
 from benchmarks import NAMES, backward, camera, dataset, floors, joints, load, mesh, regressed, shape, workers
+from benchmarks.grids import NOTHING, OURS, Comparison, Table
 from benchmarks.layers import (
     LIBRARIES,
     SMPLFITTER,
@@ -29,7 +30,6 @@ from benchmarks.layers import (
 from benchmarks.options import MODELS, Options
 from benchmarks.page import write_sections
 from benchmarks.plain import check_samples
-from benchmarks.tables import NOTHING, OURS, Comparison, Table
 from benchmarks.timing import Times, alternate, duration, spread, times_faster
 
 ROOT = Path(__file__).parents[1]

@@ -46,6 +46,7 @@ class NetworkSpec:
     `model`: the human model. `num_joints`: the joints of a sample. `inputs`: `image`, `joints` (3D for MoCap,
     2D as Gaussian heatmaps in the wild) or `image+joints`. `outputs`: `rotation6d`, or `latent`: the code of
     a pose prior of `latent` numbers. `camera`: whether a translation is predicted (in the wild).
+    `map_size`: side of the heatmaps, a quarter of an image's, where 2D joints enter without one.
     `canonical_joints`: 3D joints enter as seen from the torso, and the root's rotation comes out relative to
     it. `joint_width`: numbers made of the 3D joints; `head_width`, `head_layers`: hidden layers before the
     last, none in the paper.
@@ -58,6 +59,7 @@ class NetworkSpec:
     outputs: str = "rotation6d"
     camera: bool = False
     latent: int = 0
+    map_size: int = int(CROP) // 4
     canonical_joints: bool = True
     joint_width: int = 512
     head_width: int = 1024
@@ -227,7 +229,7 @@ class Annotator(nn.Module):
         assert self.backbone is not None
         assert self.joint_stem is not None
         if images is None:
-            return self.backbone.trunk(self.joint_stem(heatmaps(joints, valid, int(CROP) // 4)))
+            return self.backbone.trunk(self.joint_stem(heatmaps(joints, valid, self.spec.map_size)))
         stem = self.backbone.stem(images)
         maps = heatmaps(joints, valid, stem.shape[2])
         return self.backbone.trunk(self.joint_stem(torch.cat([stem, maps.to(stem.dtype)], 1)))

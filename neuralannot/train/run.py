@@ -254,6 +254,7 @@ def build_machinery(
         outputs=config.outputs,
         camera=config.has_camera,
         latent=0 if prior is None else prior.latent,
+        map_size=config.image_size // 4,
         canonical_joints=config.canonical_joints,
         joint_width=config.joint_width,
         head_width=config.head_width,

@@ -69,7 +69,7 @@ def learn_gaussians(
     rng = np.random.default_rng(seed)
     size = poses.shape[1]
     centres = poses[rng.choice(len(poses), count, replace=False)]
-    shares = np.exp(-0.5 * ((poses[:, None] - centres) ** 2).sum(2) / poses.var(0).sum())
+    shares = np.exp(-0.5 * ((poses[:, None] - centres) ** 2).sum(2) / max(poses.var(0).sum(), 1e-12))
     for number in range(rounds if count > 1 else 1):
         shares = shares / shares.sum(1, keepdims=True)
         weight = shares.sum(0) + 1e-9

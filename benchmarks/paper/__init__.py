@@ -1,0 +1,1 @@
+"""The paper's tables on studio sets: `python -m benchmarks tables`."""

@@ -1,0 +1,266 @@
+"""What the tables hold: rows, studies, and the paper's figures beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.grids import NOTHING, Table
+from benchmarks.paper.annotators import Setup, Size, network, optimised, refined
+from benchmarks.paper.measures import Measured
+from benchmarks.paper.studies import Study
+from neuralannot.train.refinement import RefineOptions
+
+_BOTH = {"inputs": "image+joints"}
+_JOINTS = {"inputs": "joints"}
+_IMAGE = {"inputs": "image"}
+_LATENT = {
+    "body": {"outputs": "latent", "prior": "open"},
+    "hand": {"outputs": "latent", "prior": "mano-pca:30"},
+}
+_ROTATION = {"outputs": "rotation6d"}
+_OWN = RefineOptions(share_shape=False)
+
+PUBLISHED, PAPER_S = "SMPLify-X, as published", "network, image + joints (the paper's)"
+BEST = "network, image + joints, refined"
+
+
+@dataclass(frozen=True)
+class Row:
+    """`name`: what stands in the table; `key`: of its file; `annotate`: does it; `who`: of whom it is."""
+
+    name: str
+    key: str
+    annotate: Callable[[Setup], Measured]
+    who: tuple[str, ...] = ("body", "hand")
+
+
+def _net(**changes: Any) -> Callable[[Setup], Measured]:
+    return partial(network, **changes)
+
+
+def _latent(setup: Setup, *, then: str = "", **inputs: Any) -> Measured:
+    changes = {**inputs, **_LATENT[setup.study.who]}
+    if then:
+        return refined(setup, start=changes)
+    return network(setup, **changes)
+
+
+_OPTIMISERS = (
+    Row(PUBLISHED, "smplify-published", partial(optimised, name="published")),
+    Row("SMPLify-X, tuned", "smplify-tuned", partial(optimised, name="tuned")),
+    Row(
+        "SMPLify-X, tuned, learnt prior",
+        "smplify-tuned-prior",
+        partial(optimised, name="tuned-prior"),
+        ("body",),
+    ),
+)
+ROWS_3D = (
+    *_OPTIMISERS,
+    Row("network, image", "network-image", _net(**_IMAGE, **_ROTATION)),
+    Row("network, joints", "network-joints", _net(**_JOINTS, **_ROTATION)),
+    Row(PAPER_S, "network-both", _net(**_BOTH, **_ROTATION)),
+    Row("network, joints, refined", "refined-joints", partial(refined, start={**_JOINTS, **_ROTATION})),
+    Row(BEST, "refined-both", partial(refined, start={**_BOTH, **_ROTATION})),
+    Row(
+        "the same, rotations within 0.2 rad of the network's",
+        "refined-both-near",
+        partial(refined, start={**_BOTH, **_ROTATION}, options=RefineOptions(near=0.2)),
+    ),
+    Row(
+        "the same, every frame its own shape",
+        "refined-both-own",
+        partial(refined, start={**_BOTH, **_ROTATION}, options=_OWN),
+    ),
+    Row("least squares without network", "fitted", refined),
+    Row("the same, every frame its own shape", "fitted-own", partial(refined, options=_OWN)),
+    Row("the same, one shape, no learnt prior", "fitted-rest", partial(refined, prior="rest"), ("body",)),
+)
+ROWS_2D = (
+    *_OPTIMISERS,
+    Row("network, image", "network-image", partial(_latent, **_IMAGE)),
+    Row("network, 2D joints", "network-joints", partial(_latent, **_JOINTS)),
+    Row(PAPER_S, "network-both", partial(_latent, **_BOTH)),
+    Row("network, image, refined", "refined-image", partial(_latent, then="refined", **_IMAGE)),
+    Row(BEST, "refined-both", partial(_latent, then="refined", **_BOTH)),
+)
+ROWS_INPUTS = tuple(row for row in ROWS_3D if row.key in ("network-image", "network-joints", "network-both"))
+ROWS_INPUTS_2D = tuple(
+    row for row in ROWS_2D if row.key in ("network-image", "network-joints", "network-both")
+)
+ROWS_OUTPUTS = (
+    Row("joint rotations", "network-both", _net(**_BOTH, **_ROTATION)),
+    Row("low-dimensional pose", "network-both-latent", partial(_latent, **_BOTH)),
+)
+ROWS_OUTPUTS_2D = (
+    Row("joint rotations", "network-both-rotation", _net(**_BOTH, **_ROTATION)),
+    Row("low-dimensional pose", "network-both", partial(_latent, **_BOTH)),
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One table: `rows` on studies (`cases`: who, joints, condition); `paper`: what stands in the paper, said
+    under it."""
+
+    number: int
+    title: str
+    cases: tuple[tuple[str, int, str], ...]
+    rows: tuple[Row, ...]
+    paper: tuple[str, ...]
+
+    def studies(self, seed: int) -> Iterator[Study]:
+        for who, joints, condition in self.cases:
+            yield Study(who, joints, condition, seed)
+
+    def rows_of(self, study: Study) -> Iterator[Row]:
+        yield from (row for row in self.rows if study.who in row.who)
+
+
+_BODIES = tuple(("body", joints, c) for joints in (17, 24) for c in ("clean", "noise", "missing"))
+_HANDS = tuple(("hand", 21, c) for c in ("clean", "noise", "missing"))
+TABLES = (
+    Comparison(
+        4,
+        "Table 4: fitted to GT 3D joints",
+        _BODIES + _HANDS,
+        ROWS_3D,
+        (
+            "The paper, NeuralAnnot over SMPLify-X (MPJPE): Human3.6M 8.5 / 13.1 = 0.65, MPI-INF-3DHP "
+            "12.2 / 17.9 = 0.68, 3DPW 10.7 / 19.2 = 0.56 (MPVPE 11.1 / 38.0 = 0.29), InterHand2.6M "
+            "5.8 / 10.0 = 0.58, FreiHAND 3.6 / 6.6 = 0.55 (MPVPE 4.0 / 7.3 = 0.55).",
+        ),
+    ),
+    Comparison(
+        5,
+        "Table 5: fitted to GT 2D joints",
+        (("body", 17, "2d"), ("hand", 21, "2d")),
+        ROWS_2D,
+        (
+            "The paper: 3DPW 60.1 / 147.35 = 0.41 (MPVPE 68.3 / 206.62 = 0.33), FreiHAND 7.2 / 8.5 = 0.85 "
+            "(MPVPE 7.7 / 9.3 = 0.83).",
+        ),
+    ),
+    Comparison(
+        2,
+        "Table 2: what the network sees, 3D joints",
+        (("hand", 21, "clean"),),
+        ROWS_INPUTS,
+        ("The paper, InterHand2.6M, MPJPE: image 7.0, 3D joints 8.1, both 5.8.",),
+    ),
+    Comparison(
+        2,
+        "Table 2: what the network sees, 2D joints",
+        (("body", 17, "2d"),),
+        ROWS_INPUTS_2D,
+        ("The paper, PA MPJPE of a regressor trained on the result: image 69.6, 2D joints 72.7, both 69.6.",),
+    ),
+    Comparison(
+        3,
+        "Table 3: what the network puts out, 3D joints",
+        (("hand", 21, "clean"),),
+        ROWS_OUTPUTS,
+        ("The paper, InterHand2.6M, MPJPE: joint rotations 5.8, low-dimensional pose 10.7.",),
+    ),
+    Comparison(
+        3,
+        "Table 3: what the network puts out, 2D joints",
+        (("body", 17, "2d"),),
+        ROWS_OUTPUTS_2D,
+        ("The paper, PA MPJPE of a regressor trained on the result: rotations 117.5, low-dimensional 69.6.",),
+    ),
+)
+
+
+def result_file(out: Path, study: Study, row: Row) -> Path:
+    return out / study.name / "results" / f"{row.key}.json"
+
+
+def results(
+    out: Path, comparison: Comparison, case: tuple[str, int, str], row: Row, seeds: Sequence[int]
+) -> list[Measured]:
+    """What has been measured of a row, one each seed."""
+    files = [result_file(out, Study(*case, seed), row) for seed in seeds]
+    return [Measured(**json.loads(path.read_text())) for path in files if path.is_file()]
+
+
+def tables(
+    out: Path, comparison: Comparison, size: Size, seeds: Sequence[int], machine: str
+) -> Iterator[Table]:
+    """A table for each case, of what has been measured so far."""
+    for case in comparison.cases:
+        who, joints, condition = case
+        rows = [row for row in comparison.rows if who in row.who]
+        found = {row.key: results(out, comparison, case, row, seeds) for row in rows}
+        if not any(found.values()):
+            continue
+        count = max((m.count for some in found.values() for m in some), default=0)
+        number = max(map(len, found.values()))
+        what = {"2d": "2D only"}.get(condition, condition)
+        table = Table(
+            f"{comparison.title}: {'bodies' if who == 'body' else 'hands'}, {joints} joints, {what}",
+            (
+                "",
+                "MPJPE",
+                "MPVPE",
+                "PA MPJPE",
+                "given",
+                "missing",
+                "MPJPE / published",
+                "s a sample",
+                "training s",
+            ),
+            f"mm, root-aligned, {count} samples of {size.images} images, means of {number} seed(s) and half "
+            f"their range; {machine}",
+        )
+        base = found.get("smplify-published") or []
+        for row in rows:
+            table.add(row.name, *_cells(found[row.key], base))
+        table.notes.extend(comparison.paper)
+        yield table
+
+
+def _cells(some: Sequence[Measured], base: Sequence[Measured]) -> list[str]:
+    if not some:
+        return [NOTHING] * 8
+    ratio = NOTHING
+    if base and len(base) == len(some):
+        ratio = f"{_mean(some, 'mpjpe') / _mean(base, 'mpjpe'):.2f}"
+    numbers = [_spread(some, name) for name in ("mpjpe", "mpvpe", "pa_mpjpe", "seen", "hidden")]
+    training = _mean(some, "training")
+    return [*numbers, ratio, f"{_mean(some, 'seconds'):.3g}", f"{training:.0f}" if training else NOTHING]
+
+
+def _mean(some: Sequence[Measured], name: str) -> float:
+    return statistics.fmean(getattr(one, name) for one in some)
+
+
+def _spread(some: Sequence[Measured], name: str) -> str:
+    values = [getattr(one, name) for one in some]
+    if any(math.isnan(v) for v in values):
+        return NOTHING
+    text = f"{statistics.fmean(values):.1f}"
+    return text if len(values) == 1 else f"{text} ±{(max(values) - min(values)) / 2:.1f}"
+
+
+def named(numbers: Sequence[int]) -> list[Comparison]:
+    """The tables of these numbers, in the order of `TABLES`."""
+    return [table for table in TABLES if table.number in numbers]
+
+
+def plan(numbers: Sequence[int], seeds: Sequence[int]) -> Mapping[Study, list[Row]]:
+    """Every study once, with the rows that the tables want of it; a seed after another."""
+    found: dict[Study, list[Row]] = {}
+    for seed in seeds:
+        for table in named(numbers):
+            for study in table.studies(seed):
+                rows = found.setdefault(study, [])
+                rows += [row for row in table.rows_of(study) if row.key not in {r.key for r in rows}]
+    return found
