@@ -149,7 +149,7 @@ def test_least_squares_alone_need_no_checkpoint_and_no_image(tmp_path):
     assert errors.means["mpvpe"] < 25
     with pytest.raises(ValueError, match="fitted needs GT 3D joints, which mscoco has not; train a network"):
         annotate("mscoco-smpl", tmp_path, method="fitted", data=[str(studio("mscoco"))])
-    with pytest.raises(ValueError, match="method must be one of refined, network, fitted, got 'best'"):
+    with pytest.raises(ValueError, match="method must be one of refined, network, fitted, eft, got 'best'"):
         annotate("human36m-smpl", tmp_path, method="best")
 
 

@@ -28,6 +28,7 @@ from neuralannot.train.checkpoint import Checkpoint, load_checkpoint
 from neuralannot.train.config import ANNOTATING, PRESETS, TrainConfig, config_with
 from neuralannot.train.crop_building import INDEX
 from neuralannot.train.distributed import World, join_world
+from neuralannot.train.eft import EftOptions, exemplar_estimates
 from neuralannot.train.estimates import estimates
 from neuralannot.train.packing import own_name, packed
 from neuralannot.train.refinement import RefineOptions, prepare_refinement
@@ -36,8 +37,10 @@ from neuralannot.train.run import Machinery, TrainingData, build_machinery, read
 
 VIEWS = ("best", "fuse")
 #: refined: the network's estimates, then damped least squares on the joints; network: the estimates as they
-#: are, the paper's; fitted: the least squares alone, of data sets with GT 3D joints.
-METHODS = ("refined", "network", "fitted")
+#: are, the paper's; fitted: the least squares alone, of data sets with GT 3D joints; eft: the network tuned
+#: to each sample before it answers (EFT's rule).
+METHODS = ("refined", "network", "fitted", "eft")
+_REFINED = ("refined", "fitted")
 _WITHOUT_NETWORK = ("fitted",)
 UNUSABLE = "unusable.csv"
 _CHUNK = 2048
@@ -78,6 +81,7 @@ def annotate(
     *,
     method: str = "refined",
     refine: RefineOptions | None = None,
+    eft: EftOptions | None = None,
     views: str = "best",
     progress: bool = False,
     **changes: Any,
@@ -85,9 +89,9 @@ def annotate(
     """Annotate the data set that `checkpoint` was trained on, or another by `changes`, into the folder `out`.
 
     `method`: one of `METHODS`; for `fitted` a preset's name does in place of a checkpoint. `refine`: the
-    options of refined and fitted ones. `views`: of a frame seen by several cameras, `best` keeps the view
-    with the least joint error, as the release has one view a frame; `fuse` averages them (`fuse_views`).
-    `changes`: fields of `TrainConfig` that
+    options of refined and fitted ones, `eft` those of EFT's. `views`: of a frame seen by several
+    cameras, `best` keeps the view with the least joint error, as the release has one view a frame; `fuse`
+    averages them (`fuse_views`). `changes`: fields of `TrainConfig` that
     may differ from the run's: `ANNOTATING`. With another `data_set` those that belong to a data set start
     from their defaults, with other `data` the image folder and file names do. Crops of other samples than the
     run's are kept in `out`/crops, where `crops` names no folder.
@@ -114,7 +118,17 @@ def annotate(
     config, data, machinery = run.config, run.data, run.machinery
     rows = np.flatnonzero(data.usable)
     columns = None
-    if method not in _WITHOUT_NETWORK:
+    if method == "eft":
+        eft = eft or EftOptions()
+        columns = _in_parts(
+            out / "parts-eft",
+            f"{run.stamp} {eft}",
+            rows,
+            world,
+            lambda chunks: exemplar_estimates(machinery, config, data, chunks, eft),
+            progress=progress,
+        )
+    elif method not in _WITHOUT_NETWORK:
         columns = _in_parts(
             out / "parts",
             run.stamp,
@@ -123,7 +137,7 @@ def annotate(
             lambda chunks: estimates(machinery, config, data, chunks),
             progress=progress,
         )
-    if method != "network":
+    if method in _REFINED:
         if method in _WITHOUT_NETWORK and not data.samples[0].is_mocap:
             raise ValueError(
                 f"{method} needs GT 3D joints, which {config.data_set[0]} has not; train a network and refine"

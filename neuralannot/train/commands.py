@@ -73,10 +73,10 @@ def add_commands(command: Command, new_group: Callable[..., Any]) -> None:
     )
     annotate.add_argument(
         "--method",
-        choices=("refined", "network", "fitted"),
+        choices=("refined", "network", "fitted", "eft"),
         default="refined",
         help="the network's estimates refined by least squares (default), as they are (the paper's), "
-        "or least squares without a network",
+        "least squares without a network, or the network tuned to each sample",
     )
     annotate.add_argument(
         "--noise",
@@ -87,6 +87,10 @@ def add_commands(command: Command, new_group: Callable[..., Any]) -> None:
         "--near", type=float, help="refined: radians by which the network's rotations are off (default: any)"
     )
     annotate.add_argument("--own-shapes", action="store_true", help="refined: every frame a shape of its own")
+    annotate.add_argument(
+        "--eft-steps", type=int, default=20, help="eft: steps on a sample (default: %(default)s)"
+    )
+    annotate.add_argument("--eft-lr", type=float, default=5e-6, help="eft: their rate (default: %(default)s)")
     _field_arguments(annotate, ANNOTATING)
 
     merge = command(
@@ -173,6 +177,7 @@ def _check(options: argparse.Namespace) -> None:
 def _annotate(options: argparse.Namespace) -> None:
     from neuralannot.train.annotate import annotate
     from neuralannot.train.distributed import leave_world
+    from neuralannot.train.eft import EftOptions
     from neuralannot.train.refinement import RefineOptions
 
     refine = RefineOptions(noise=options.noise, near=options.near, share_shape=not options.own_shapes)
@@ -182,6 +187,7 @@ def _annotate(options: argparse.Namespace) -> None:
             options.out,
             method=options.method,
             refine=refine,
+            eft=EftOptions(steps=options.eft_steps, lr=options.eft_lr),
             views=options.views,
             progress=True,
             **_changes(options),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from neuralannot.train.fit import Precision, network_inputs
 from neuralannot.train.network import project
 from neuralannot.train.placing import translation_from_joints
 from neuralannot.train.run import Machinery, TrainingData
+from neuralannot.train.targets import Targets
 
 
-class _Images(Dataset):
+class CropBatches(Dataset):
     """The crops of some batches of rows, (B, 3, S, S) uint8: a worker decodes a batch."""
 
     def __init__(self, caches: Sequence[CropCache], batches: Sequence[np.ndarray]) -> None:
@@ -47,7 +48,7 @@ def estimates(
         workers = min(config.workers, len(flat) - 1)  # a single batch is not worth a process
         images = iter(
             DataLoader(
-                _Images(data.caches, flat),
+                CropBatches(data.caches, flat),
                 batch_size=None,
                 num_workers=max(0, workers),
                 pin_memory=device.type == "cuda",
@@ -68,11 +69,19 @@ def _estimate(
     with Precision.of(config.precision, device).autocast():
         images = None if images is None else images.to(device, non_blocking=True)
         out = machinery.network(*network_inputs(images, targets, machinery))
+    return columns_of(out, machinery, targets, is_mocap=data.samples[0].is_mocap)
+
+
+def columns_of(
+    outputs: Mapping[str, Tensor], machinery: Machinery, targets: Targets, *, is_mocap: bool
+) -> dict[str, np.ndarray]:
+    """What `estimates` gives, of a network's outputs for one batch: with GT 3D joints placed by these."""
+    out = dict(outputs)
     root = out.pop("root", None)
     out.pop("latent", None)
     posed = machinery.points(**out)
     known = machinery.points.known
-    if data.samples[0].is_mocap:
+    if is_mocap:
         valid = (targets.valid_cam & known).cpu().numpy()
         wanted, at_origin = targets.joints_cam.cpu().numpy(), posed.cpu().numpy()
         placed = translation_from_joints(at_origin, wanted, valid)
@@ -80,6 +89,7 @@ def _estimate(
         transl = torch.from_numpy(placed)
     else:
         codes = {n: out[n] for n in ("betas", "expression") if n in out}
+        assert root is not None  # a network of pictures says where the root is
         transl = root - machinery.rest_root(**codes)
         seen = project(posed + transl[:, None])
         error = _mean_distance(seen, targets.joints_2d, targets.valid_2d & known)
