@@ -21,6 +21,7 @@ from neuralannot.train.evaluation import annotation_errors
 from neuralannot.train.fit import fit
 from neuralannot.train.refinement import RefineOptions, prepare_refinement
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data
+from neuralannot.train.sequences import neighbours
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 ALONE = World(0, 1, torch.device("cpu"))
@@ -219,3 +220,67 @@ def test_rows_without_a_joint_stay_as_they_were_and_say_so():
 def test_options_that_mean_nothing_are_refused(bad):
     with pytest.raises(ValueError, match=f"{next(iter(bad))} must be positive"):
         RefineOptions(**bad)
+
+
+# --- consecutive frames
+
+
+@functools.cache
+def walk(noise: float = 0.0, missing: float = 0.0) -> tuple[TrainingData, Any, dict[str, np.ndarray]]:
+    """The sample's walk of one camera, its joints with noise or some of them hidden; the clean joints."""
+    import neuralannot
+
+    folder = Path(neuralannot.__file__).parent / "sample" / "human36m"
+    changes = {"data": [str(folder)], "subjects": [1], "only_views": [1], "every": 1, "inputs": "joints"}
+    config = config_with(PRESETS["human36m-smpl"], changes)
+    data = read_data(config, folder, ALONE)
+    clean = data.targets.joints_cam.clone()
+    made = torch.Generator().manual_seed(3)
+    given = clean + noise * torch.randn(clean.shape, generator=made)
+    valid = data.targets.valid_cam & (torch.rand(clean.shape[:2], generator=made) >= missing)
+    data = replace(data, targets=replace(data.targets, joints_cam=given, valid_cam=valid))
+    return data, build_machinery(config, data.joint_sets, ALONE.device, pretrained=False), clean.numpy()
+
+
+def off_by(options: RefineOptions, **conditions: float) -> float:
+    data, machinery, clean = walk(**conditions)
+    rows = np.flatnonzero(data.usable)
+    found = prepare_refinement(machinery, data, rows, None, options)(rows)
+    given = {name: torch.tensor(value) for name, value in found.items() if name != "error"}
+    with torch.no_grad():
+        off = machinery.points(**given).numpy() - clean[rows]
+    return float(np.linalg.norm(off - off[:, :1], axis=2).mean())  # about the pelvis
+
+
+def test_frames_before_and_after_say_where_missing_and_noisy_joints_are():
+    for conditions, least in (({"missing": 0.3}, 0.6), ({"noise": 0.02}, 0.95)):
+        alone = off_by(RefineOptions(noise=max(conditions.get("noise", 0), 0.001)), **conditions)
+        smooth = off_by(RefineOptions(noise=max(conditions.get("noise", 0), 0.001), smooth=0.1), **conditions)
+        assert smooth < least * alone
+
+
+def test_neighbours_are_the_frames_before_and_after_of_one_camera():
+    data, _, _ = walk()
+    samples = data.samples[0]
+    rows = np.random.default_rng(0).permutation(len(samples))
+    frames = samples.keys[rows][:, -1]
+    found = neighbours(samples, rows)
+    assert (frames[found[found[:, 0] >= 0, 0]] == frames[found[:, 0] >= 0] - 5).all()
+    assert (frames[found[found[:, 1] >= 0, 1]] == frames[found[:, 1] >= 0] + 5).all()
+    assert (found < 0).sum() == 2  # the first and the last
+    gapped = neighbours(samples, np.array([0, 1, 2, 4, 5]))
+    assert gapped.tolist() == [[-1, 1], [0, 2], [1, -1], [-1, 4], [3, -1]]
+    assert neighbours(samples, np.zeros(0, np.int64)).shape == (0, 2)
+
+
+def test_other_cameras_and_annotation_ids_are_no_neighbours():
+    data, _ = mocap(count=48)
+    samples = data.samples[0]
+    found = neighbours(samples, np.arange(len(samples)))
+    for row, (before, after) in enumerate(found):
+        for other in (before, after):
+            if other >= 0:
+                assert Path(samples.image_path[other]).parent == Path(samples.image_path[row]).parent
+                assert (samples.keys[other][:-1] == samples.keys[row][:-1]).all()
+    by_id = replace(samples, keys=samples.ids[:, None])
+    assert (neighbours(by_id, np.arange(len(samples))) == -1).all()

@@ -86,6 +86,11 @@ def add_commands(command: Command, new_group: Callable[..., Any]) -> None:
     annotate.add_argument(
         "--near", type=float, help="refined: radians by which the network's rotations are off (default: any)"
     )
+    annotate.add_argument(
+        "--smooth",
+        type=float,
+        help="refined: radians that rotations stray from consecutive frames' (0.1, say)",
+    )
     annotate.add_argument("--own-shapes", action="store_true", help="refined: every frame a shape of its own")
     annotate.add_argument(
         "--eft-steps", type=int, default=20, help="eft: steps on a sample (default: %(default)s)"
@@ -180,7 +185,9 @@ def _annotate(options: argparse.Namespace) -> None:
     from neuralannot.train.eft import EftOptions
     from neuralannot.train.refinement import RefineOptions
 
-    refine = RefineOptions(noise=options.noise, near=options.near, share_shape=not options.own_shapes)
+    refine = RefineOptions(
+        noise=options.noise, near=options.near, smooth=options.smooth, share_shape=not options.own_shapes
+    )
     try:
         result = annotate(
             options.checkpoint,

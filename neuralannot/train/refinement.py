@@ -22,6 +22,7 @@ from neuralannot.train.fitting.joint_fits import placed
 from neuralannot.train.fitting.levenberg import Beliefs, Solution, evidence_noise, levenberg_marquardt
 from neuralannot.train.network import CROP, FOCAL
 from neuralannot.train.run import Machinery, TrainingData
+from neuralannot.train.sequences import neighbours
 
 __all__ = ["RefineOptions", "Refinement", "prepare_refinement"]
 
@@ -35,6 +36,7 @@ _FRAMES, _NOISY = 48, 192
 _LOOSE, _EXACT = 6, 12  # steps
 _FROM_REST = (10, 15)
 _NOISE_ROUNDS, _SETTLED = 5, 0.1
+_SMOOTHED = (4, 5)  # rounds, and steps of each
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,17 @@ class RefineOptions:
     """`noise`: standard deviation of a joint's coordinate, metres with GT 3D joints and px of 256 px crops in
     the wild; None measures it on the data set. `share_shape`: whether all of a person's frames have one
     shape. `near`: radians by which the network's rotations are off, at one standard deviation, so that the
-    fit stays about them; None leaves them to be the start alone. Raises ValueError for numbers that are not
-    positive."""
+    fit stays about them; None leaves them to be the start alone. `smooth`: radians by which a rotation is
+    off the mean of the frames before and after it (times the root of two), where frames are consecutive;
+    None for frames that do not know of each other. Raises ValueError for numbers that are not positive."""
 
     noise: float | None = None
     share_shape: bool = True
     near: float | None = None
+    smooth: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("noise", "near"):
+        for name in ("noise", "near", "smooth"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -125,16 +129,23 @@ class Refinement:
     ) -> dict[str, np.ndarray]:
         """Parameters of rows (M,) in their crops' cameras' frames, as `estimates` gives them, `transl` and
         `error` among them. `start`: a network's, by the same names, whose other entries are passed on; None
-        begins at the likeliest pose, turned by hips and shoulders (3D joints alone)."""
-        found = [
-            self._batch(rows[n : n + _BATCH], None if start is None else _slice(start, n, n + _BATCH))
-            for n in range(0, len(rows), _BATCH)
-        ]
-        if not found:
+        begins at the likeliest pose, turned by hips and shoulders (3D joints alone). Frames are smoothed
+        among these rows alone."""
+        if not len(rows):
             return {} if start is None else dict(start)
+        pieces = [slice(n, n + _BATCH) for n in range(0, len(rows), _BATCH)]
+        states = [
+            self._fitted(rows[piece], None if start is None else _rows(start, piece)) for piece in pieces
+        ]
+        if self.options.smooth is not None:
+            states = self._smoothed(rows, states, pieces, self.options.smooth)
+        found = [
+            self._columns(rows[piece], state, None if start is None else _rows(start, piece))
+            for piece, state in zip(pieces, states, strict=True)
+        ]
         return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
-    def _batch(self, rows: np.ndarray, start: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    def _fitted(self, rows: np.ndarray, start: Mapping[str, np.ndarray] | None) -> State:
         evidence = self._evidence(rows)
         state = self._start(evidence, start)
         whose = torch.from_numpy(self.of[rows]).to(self.device)
@@ -147,6 +158,37 @@ class Refinement:
                 begin = with_codes(begin, self.shapes[whose[some]])
             solved = self._solve(evidence.rows(some), begin, fixed=shared, from_rest=start is None)
             state = _put(state, some, solved.state)
+        return state
+
+    def _smoothed(
+        self, rows: np.ndarray, states: list[State], pieces: list[slice], spread: float
+    ) -> list[State]:
+        """Fit again, each about the mean of the frames before and after as they were last; shapes stay."""
+        beside = torch.from_numpy(neighbours(self.data.samples[0], rows)).to(self.device)
+        there = beside >= 0
+        count = there.sum(1)
+        for _ in range(_SMOOTHED[0]):
+            poses = torch.cat([state.pose for state in states])
+            around = (poses[beside.clamp_min(0)] * there[:, :, None, None]).sum(1)
+            around = around / count.clamp_min(1)[:, None, None]
+            for number, piece in enumerate(pieces):
+                beliefs = replace(self.beliefs, near=around[piece], near_weight=count[piece] / spread**2)
+                states[number] = levenberg_marquardt(
+                    self.chart,
+                    self.moments,
+                    self._exact(self._evidence(rows[piece]), self.noise),
+                    beliefs,
+                    states[number],
+                    steps=_SMOOTHED[1],
+                    fixed_codes=True,
+                ).state
+        return states
+
+    def _columns(
+        self, rows: np.ndarray, state: State, start: Mapping[str, np.ndarray] | None
+    ) -> dict[str, np.ndarray]:
+        """Parameters of a batch; a row without a joint keeps its start."""
+        evidence = self._evidence(rows)
         made = {name: value.cpu().numpy() for name, value in self.chart.parameters(state).items()}
         error = self._error(evidence, state)
         if start is None:
@@ -188,7 +230,7 @@ class Refinement:
             at = np.concatenate([frames[number] for number in group])
             whose = np.repeat(np.arange(len(group)), [len(frames[number]) for number in group])
             evidence = self._evidence(rows[at])
-            begin = self._start(evidence, None if start is None else {n: v[at] for n, v in start.items()})
+            begin = self._start(evidence, None if start is None else _rows(start, at))
             persons = torch.from_numpy(whose).to(self.device)
             solved = self._solve(evidence, begin, persons=persons, from_rest=start is None)
             first = np.unique(whose, return_index=True)[1]
@@ -201,7 +243,7 @@ class Refinement:
     ) -> float:
         """The noise under which fits leave just that noise over."""
         evidence = self._evidence(rows[places])
-        state = self._start(evidence, None if start is None else {n: v[places] for n, v in start.items()})
+        state = self._start(evidence, None if start is None else _rows(start, places))
         state = self._solve(evidence, state, from_rest=start is None).state
         noise = self.noise
         for _ in range(_NOISE_ROUNDS):
@@ -323,8 +365,8 @@ def _groups(frames: Mapping[int, np.ndarray]) -> list[list[int]]:
     return groups
 
 
-def _slice(values: Mapping[str, np.ndarray], first: int, end: int) -> dict[str, np.ndarray]:
-    return {name: value[first:end] for name, value in values.items()}
+def _rows(values: Mapping[str, np.ndarray], index: slice | np.ndarray) -> dict[str, np.ndarray]:
+    return {name: value[index] for name, value in values.items()}
 
 
 def _put(state: State, rows: Tensor, some: State) -> State:

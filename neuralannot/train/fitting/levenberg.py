@@ -27,8 +27,8 @@ class Beliefs:
 
     `prior`: distributions of the pose, times `prior_weight`; `pose_weight`: of half the pose's sum of
     squares, radians; `codes_weight`: of half the codes' (of one person's, where frames share it), a number or
-    (S,) for each code; `near` (B, F, 3): a pose, a network's say, about which `near_weight` counts half the
-    squared distance.
+    (S,) for each code; `near` (B, F, 3): a pose, a network's say, about which `near_weight`, a number or (B,)
+    one a body, counts half the squared distance.
     """
 
     prior: PoseGaussians | None = None
@@ -36,10 +36,15 @@ class Beliefs:
     pose_weight: float = 0.0
     codes_weight: float | Tensor = 1.0
     near: Tensor | None = None
-    near_weight: float = 0.0
+    near_weight: float | Tensor = 0.0
 
     def rows(self, index: Tensor | slice) -> Beliefs:
-        return replace(self, near=None if self.near is None else self.near[index])
+        if self.near is None:
+            return self
+        weight = self.near_weight
+        return replace(
+            self, near=self.near[index], near_weight=weight[index] if isinstance(weight, Tensor) else weight
+        )
 
     def energy(self, pose: Tensor) -> Tensor:
         """(B, F, 3) -> (B,), the codes' part left out."""
@@ -63,8 +68,9 @@ class Beliefs:
             matrix = matrix + precision
             gradient = gradient + (precision @ (flat - self.prior.means[which])[..., None])[..., 0]
         if self.near is not None:
-            matrix = matrix + self.near_weight * eye
-            gradient = gradient + self.near_weight * (flat - self.near.flatten(1))
+            weight = torch.as_tensor(self.near_weight).to(flat).reshape(-1, 1)
+            matrix = matrix + weight[..., None] * eye
+            gradient = gradient + weight * (flat - self.near.flatten(1))
         return matrix, gradient
 
 
@@ -157,7 +163,8 @@ class _Solver:
         if beliefs.prior is not None:
             self.beliefs = replace(beliefs, prior=beliefs.prior.to(self.evidence.joints))
         if beliefs.near is not None:
-            self.beliefs = replace(self.beliefs, near=beliefs.near.double())
+            weight = torch.as_tensor(beliefs.near_weight).to(self.evidence.joints)
+            self.beliefs = replace(self.beliefs, near=beliefs.near.double(), near_weight=weight)
         if isinstance(beliefs.codes_weight, Tensor):
             self.beliefs = replace(self.beliefs, codes_weight=beliefs.codes_weight.to(self.evidence.joints))
         count = len(evidence.joints)
