@@ -19,7 +19,7 @@ from neuralannot.train.config import PRESETS, config_with
 from neuralannot.train.distributed import World
 from neuralannot.train.evaluation import annotation_errors
 from neuralannot.train.fit import fit
-from neuralannot.train.refinement import RefineOptions, prepare_refinement
+from neuralannot.train.refinement import Refinement, RefineOptions, prepare_refinement
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
@@ -224,6 +224,103 @@ def test_rows_without_a_joint_stay_as_they_were_and_say_so():
     # Nobody told where these are: not zero, and not a number.
     fitted = prepare_refinement(machinery, blind, rows, None, KNOWN)(rows)
     assert np.isnan(fitted["error"][:2]).all()
+
+
+def test_smplx_bodies_without_a_network_have_no_face(tmp_path):
+    folder = studio("human36m", model="smplx")
+    made = annotate("human36m-smplx", tmp_path, method="fitted", refine=KNOWN, data=[str(folder)], every=1)
+    gt = of(made.files)
+    assert made.error < 0.002
+    assert not gt.valid["face"].any()
+    assert not gt.params["expression"].any()
+    errors = annotation_errors(gt, truth_of(folder, "*_SMPLX_*.json"), regressor="human36m-17")
+    assert errors.means["mpvpe"] < 25
+
+
+def test_faces_have_each_their_own_codes_whoever_they_are():
+    """What all frames of a person share is a shape; of a face codes are its expression too."""
+    data, machinery = mocap("ffhq", "ffhq-flame")
+    rows = np.flatnonzero(data.usable)[:4]
+    known = with_persons(data, np.zeros(len(data.samples[0]), np.int64))
+    zero = {
+        name: np.zeros((len(rows), size), np.float32)
+        for name, size in (("global_orient", 3), ("jaw_pose", 3), ("betas", 10), ("expression", 10))
+    }
+    start = {
+        **zero,
+        "transl": np.tile(np.float32([0, 0, 6]), (len(rows), 1)),
+        "error": np.full(len(rows), 50, np.float32),
+    }
+    refinement = prepare_refinement(machinery, known, rows, start, RefineOptions(noise=1.0))
+    found = refinement(rows, start)
+    assert (refinement.of == -1).all()
+    assert len(np.unique(found["expression"], axis=0)) == len(rows)
+    assert (found["error"] < 10).all()
+
+
+def test_fits_of_smplx_bodies_have_nothing_in_their_faces():
+    data, machinery = mocap("human36m", "human36m-smplx", model="smplx")
+    rows = np.flatnonzero(data.usable)[:4]
+    start = prepare_refinement(machinery, data, rows, None, KNOWN)(rows)
+    assert "expression" not in start
+    # No part of the fit is in what is not written.
+    posed = machinery.points(**{n: torch.tensor(v) for n, v in start.items() if n != "error"})
+    targets = data.targets.rows(torch.from_numpy(rows))
+    distance = (posed - targets.joints_cam).norm(dim=2)[:, machinery.points.known]
+    np.testing.assert_allclose(distance.mean(1), start["error"], atol=1e-6)
+
+
+def test_joints_of_which_nothing_is_believed_leave_the_likeliest_body():
+    data, machinery = mocap(count=32)
+    rows = np.flatnonzero(data.usable)[:4]
+    options = RefineOptions(noise=50.0, share_shape=False)
+    refinement = prepare_refinement(machinery, data, rows, None, options)
+    assert np.abs(refinement(rows)["betas"]).max() < 0.01
+    mean = refinement.prior.means[0].numpy().reshape(-1, 3)
+    np.testing.assert_allclose(refinement(rows)["body_pose"][:, :21], np.tile(mean, (4, 1, 1)), atol=0.05)
+
+
+def test_what_was_prepared_is_taken_and_not_prepared_again(tmp_path, monkeypatch):
+    data, machinery = mocap(count=32)
+    rows = np.flatnonzero(data.usable)[:12]
+    one = prepare_refinement(machinery, data, rows, None, KNOWN)
+    other = Refinement(machinery, data, KNOWN)
+    assert other.digest != one.digest
+    other.take(one.prepared)
+    assert other.digest == one.digest
+    for name, value in one(rows).items():
+        np.testing.assert_array_equal(other(rows)[name], value)
+    # So does a run that goes on; other options are prepared anew.
+    kept = {"method": "fitted", "data": [str(studio("human36m"))], "every": 1}
+    first = annotate("human36m-smpl", tmp_path, refine=KNOWN, **kept)
+    before = first.files[0].read_bytes()
+
+    def never(*_):
+        raise AssertionError("prepared again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Refinement, "prepare", never)
+        assert annotate("human36m-smpl", tmp_path, refine=KNOWN, **kept).files[0].read_bytes() == before
+        with pytest.raises(AssertionError, match="prepared again"):
+            annotate("human36m-smpl", tmp_path, refine=RefineOptions(noise=0.02), **kept)
+
+
+def test_options_that_a_method_has_no_use_of_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="near is for rotations near the network's; fitted has no network"):
+        annotate("human36m-smpl", tmp_path, method="fitted", refine=RefineOptions(near=0.1))
+    with pytest.raises(ValueError, match="the method network refines nothing"):
+        annotate("x.pt", tmp_path, method="network", refine=KNOWN)
+    data, machinery = mocap(count=32)
+    with pytest.raises(ValueError, match="one data set is refined at a time, got 2"):
+        prepare_refinement(machinery, replace(data, samples=data.samples * 2), np.arange(2), None)
+
+
+def test_a_folder_of_a_preset_s_name_is_no_checkpoint(tmp_path, monkeypatch):
+    """As `make studio` leaves one."""
+    monkeypatch.chdir(tmp_path)
+    Path("human36m-smpl").mkdir()
+    kept = {"method": "fitted", "data": [str(studio("human36m"))], "every": 1}
+    assert annotate("human36m-smpl", "out", refine=KNOWN, **kept).count > 0
 
 
 @pytest.mark.parametrize("bad", [{"noise": 0.0}, {"noise": -1.0}, {"near": 0.0}])
