@@ -31,6 +31,7 @@ __all__ = [
     "pa_mpjpe",
     "pa_mpvpe",
     "pck",
+    "projected_error",
     "reprojection_error",
 ]
 
@@ -94,6 +95,17 @@ def reprojection_error(pred: ArrayT, target: ArrayT, *, valid: ArrayT | None = N
     """Mean distance (…,) in pixels between projected and annotated joints (…, K, 2)."""
     xp, pred, target, mask = _inputs(pred, target, valid, width=2)
     return _masked_mean(xp, _distances(xp, pred, target, mask), mask)
+
+
+def projected_error(pixels: ArrayT, target: ArrayT, *, valid: ArrayT | None = None) -> ArrayT:
+    """As `reprojection_error`, of joints that a camera projected: one behind it has no pixel (NaN).
+
+    A sample with such a joint among its valid ones has no error that means much: it is infinite.
+    """
+    xp, pixels, target, mask = _inputs(pixels, target, valid, width=2)
+    behind = (mask & ~xp.isfinite(pixels).all(-1)).any(-1)
+    error = _masked_mean(xp, _distances(xp, pixels, target, mask & ~behind[..., None]), mask)
+    return xp.where(behind, xp.full_like(error, float("inf")), error)
 
 
 def pck(pred: ArrayT, target: ArrayT, *, threshold: float | ArrayT, valid: ArrayT | None = None) -> ArrayT:

@@ -54,12 +54,21 @@ _LEAST_SECONDS = 10.0  # not worth starting again for
 
 
 @dataclass(frozen=True, eq=False)
+class Errors:
+    """Of annotation files. `truth`: against the true parameters, None where the studio's are of another
+    model; `joints`: against the joints that were trained towards."""
+
+    truth: AnnotationErrors | None
+    joints: JointErrors
+
+
+@dataclass(frozen=True, eq=False)
 class Showcase:
     """What a run gave.
 
-    `folder`: where `FILES` are; `files`: the annotation files; `steps` and `minutes` of training, all starts
-    together; `converged`: the loss had stopped falling; `truth`: errors against the true parameters, None
-    where the studio's are of another model; `joints`: errors against the joints that were trained towards.
+    `folder`: where `FILES` are; `files`: the annotation files, refined as `annotate` does by default; `steps`
+    and `minutes` of training, all starts together; `converged`: the loss had stopped falling; `errors`: the
+    files'; `network`: the errors of the network's own estimates, the paper's method.
     """
 
     folder: Path
@@ -67,8 +76,8 @@ class Showcase:
     steps: int
     minutes: float
     converged: bool
-    truth: AnnotationErrors | None
-    joints: JointErrors
+    errors: Errors
+    network: Errors
 
 
 def showcase(
@@ -135,22 +144,32 @@ def showcase(
         folder = out / f"{layout}-{model}"
         config = replace(config, data=(str(studio.out),), images=(str(studio.images),))
         trained = _train(config, folder / "train", minutes * 60, progress=progress)
-        made = annotate(
-            folder / "train" / "checkpoint.pt",
-            folder / "annotations",
-            progress=progress,
-            workers=config.workers,
-        )
-        gt = _loaded(made.files, studio)
         samples = read_samples(
             config.data_set[0], studio.out, model=model, images=studio.images, every=config.every
         )
-        truth = _against_truth(made.files, studio, model)
-        joints = joint_errors(gt, samples)
-        overlay_sheet(gt, samples, joints, folder / "overlays.jpg", count=pictures, seed=seed)
+        measured = {}
+        # The network's own first: what it estimated is kept, and refined into files of the same names.
+        for method in ("network", "refined"):
+            made = annotate(
+                folder / "train" / "checkpoint.pt",
+                folder / "annotations",
+                method=method,
+                progress=progress,
+                workers=config.workers,
+            )
+            gt = _loaded(made.files, studio)
+            measured[method] = Errors(_against_truth(made.files, studio, model), joint_errors(gt, samples))
+        errors = measured["refined"]
+        overlay_sheet(gt, samples, errors.joints, folder / "overlays.jpg", count=pictures, seed=seed)
         curve_picture(folder / "train" / "log.csv", folder / "loss.png")
     found = Showcase(
-        folder, made.files, trained.steps, trained.seconds / 60, trained.converged, truth, joints
+        folder,
+        made.files,
+        trained.steps,
+        trained.seconds / 60,
+        trained.converged,
+        errors,
+        measured["network"],
     )
     with whole_file(folder / "report.txt") as part:
         part.write_text("\n".join(_lines(found, studio, config, full=full)) + "\n")
@@ -267,18 +286,25 @@ def _lines(found: Showcase, studio: StudioReport, config: TrainConfig, *, full: 
         f"{found.steps} steps of {config.batch} in {found.minutes:.1f} minutes, "
         + ("converged" if found.converged else "ended before it converged"),
         *(f"{path}" for path in found.files),
-        "",
-        "against the true parameters:",
-        "the studio's are of another model" if found.truth is None else str(found.truth),
-        *(["root: how far is not known in the wild, where cameras are virtual"] if config.has_camera else []),
-        "",
-        "against the joints that were given:",
-        str(found.joints),
+        *_both(found.errors, "of these files, refined as `annotate` does by default", config),
+        *_both(found.network, "of the network's own estimates (`--method network`, the paper's)", config),
         "",
         "losses of the last lines of the log:",
     ]
     rows = log_rows(found.folder / "train" / "log.csv")[-1:]
     return lines + [f"{name} {float(value):.4g}" for row in rows for name, value in row.items()]
+
+
+def _both(errors: Errors, of: str, config: TrainConfig) -> list[str]:
+    return [
+        "",
+        f"errors {of}",
+        "against the true parameters:",
+        "the studio's are of another model" if errors.truth is None else str(errors.truth),
+        *(["root: how far is not known in the wild, where cameras are virtual"] if config.has_camera else []),
+        "against the joints that were given:",
+        str(errors.joints),
+    ]
 
 
 def _differences(config: TrainConfig, name: str) -> str:

@@ -284,7 +284,12 @@ def test_what_the_command_refuses(run, tmp_path) -> None:
     )
     body = made("mscoco")[1]
     refused(
-        run(*bare, "--truth", *body), "the annotations are mano's, the truth is smplx's; compare one model"
+        run(*bare, "--truth", *body),
+        "the annotations are mano's, the truth is smplx's; compare one model, or SMPL and SMPL-X",
+    )
+    refused(
+        run(*bare, "--data-set", "interhand26m", "--data", folder, "--truth-release", "mpii-smpl"),
+        "--truth-release is for --truth",
     )
     assert not list(tmp_path.iterdir())
 

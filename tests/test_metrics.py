@@ -20,6 +20,7 @@ from neuralannot.metrics import (
     pa_mpjpe,
     pa_mpvpe,
     pck,
+    projected_error,
     reprojection_error,
 )
 
@@ -199,6 +200,17 @@ def test_reprojection_error_is_in_pixels():
     assert reprojection_error(pred, target) == pytest.approx(5)
     pred[0, 2] = np.nan
     assert reprojection_error(pred, target, valid=np.array([[1, 1, 0]], dtype=bool)) == pytest.approx(5)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_a_valid_joint_behind_the_camera_is_an_infinite_error(kind):
+    target = np.zeros((4, 3, 2))
+    pixels = target + np.array([3.0, 4.0])
+    pixels[1, 2] = pixels[2, 0] = np.nan
+    valid = np.ones((4, 3), bool)
+    valid[2, 0] = valid[3] = False
+    found = projected_error(kind(pixels), kind(target), valid=kind(valid))
+    np.testing.assert_array_equal(np.asarray(found), [5, np.inf, 5, np.nan])
 
 
 # --- degenerate samples

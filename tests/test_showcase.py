@@ -17,11 +17,12 @@ from neuralannot.images import read_image
 from neuralannot.showcase import FILES, RUNS, main, showcase
 from neuralannot.synthetic import LAYOUTS, StudioReport, make_studio
 from neuralannot.train import pictures
+from neuralannot.train.annotate import annotate
 from neuralannot.train.checkpoint import load_checkpoint
 from neuralannot.train.config import PRESETS, TrainConfig, preset
 from neuralannot.train.crops import crops_of
 from neuralannot.train.data import read_samples
-from neuralannot.train.evaluation import joint_errors
+from neuralannot.train.evaluation import annotation_errors, joint_errors
 from neuralannot.train.fit import FitResult
 from neuralannot.train.pictures import curve_picture, overlay_sheet
 
@@ -72,15 +73,26 @@ def test_files_and_numbers(shown, out):
     at = a.joint_names.index("pelvis")
     found, wanted = ((g.joints - g.joints[:, at, None]).double() for g in (a, b))
     errors = 1000 * (found - wanted).norm(dim=-1).mean(1)
-    np.testing.assert_allclose(shown.truth.mpjpe, errors, rtol=1e-3)
+    np.testing.assert_allclose(shown.errors.truth.mpjpe, errors, rtol=1e-3)
     found, wanted = ((g.vertices - g.joints[:, at, None]).double() for g in (a, b))
     errors = 1000 * (found - wanted).norm(dim=-1).mean(1)
-    np.testing.assert_allclose(shown.truth.mpvpe, errors, rtol=1e-3)
-    assert len(shown.joints) == 8
+    np.testing.assert_allclose(shown.errors.truth.mpvpe, errors, rtol=1e-3)
+    assert len(shown.errors.joints) == 8
+    # The network's own, as its method writes them into another folder.
+    alone = annotate(shown.folder / "train" / "checkpoint.pt", out / "network", method="network", workers=0)
+    own = annotation_errors(load_pseudo_gt(alone.files, annotations=False), true, regressor="human36m-17")
+    np.testing.assert_array_equal(shown.network.truth.mpvpe, own.mpvpe)
+    assert shown.errors.truth.means["mpvpe"] < shown.network.truth.means["mpvpe"]
     text = (shown.folder / "report.txt").read_text()
-    assert f"{shown.truth.means['mpjpe']:.2f}" in text
-    assert f"{shown.truth.means['mpvpe']:.2f}" in text
-    assert f"{shown.joints.means['percent']:.2f}" in text
+    refined, network = text[text.index("errors of these files, refined") :].split(
+        "errors of the network's own"
+    )
+    for part, errors in ((refined, shown.errors), (network, shown.network)):
+        assert f"{errors.truth.means['mpjpe']:.2f}" in part
+        assert f"{errors.joints.means['percent']:.2f}" in part
+    assert f"{shown.errors.truth.means['mpjpe']:.2f}" in text
+    assert f"{shown.errors.truth.means['mpvpe']:.2f}" in text
+    assert f"{shown.errors.joints.means['percent']:.2f}" in text
     assert "6 steps of 4 in" in text
     assert "batch=4" in text
 
@@ -90,7 +102,7 @@ def test_going_on(shown, out):
     before = (shown.folder / "train" / "checkpoint.pt").read_bytes()
     again = showcase(out, changes={**SMALL, "max_steps": 6}, **SIZES)
     assert (shown.folder / "train" / "checkpoint.pt").read_bytes() == before
-    assert again.truth.means == shown.truth.means
+    assert again.errors.truth.means == shown.errors.truth.means
     # The rate falls where it is to, once, and the run goes on with it.
     more = showcase(out, changes={**SMALL, "max_steps": 8, "lr_drop_steps": [6, 7]}, **SIZES)
     assert more.steps == load_checkpoint(shown.folder / "train" / "checkpoint.pt").step == 8

@@ -405,6 +405,33 @@ def test_3dpw(tmp_path, world):
     np.testing.assert_allclose(samples.camera.t, [t] * 3, rtol=1e-6)
 
 
+def test_3dpw_knows_persons_within_their_sequences(tmp_path):
+    write_3dpw(tmp_path)
+    assert read_samples("3DPW", tmp_path, model="smpl", split="test").person is None
+    path = tmp_path / "3DPW_test.json"
+
+    def say(content):
+        content["images"].append({**content["images"][0], "id": 2, "sequence": "hall_01"})
+        first = content["annotations"][0]
+        # (image, person): of the two one is in two frames of a sequence, and the same number is another's in
+        # the next.
+        given = [(0, 0), (0, 1), (1, 0), (2, 0), (2, "0"), (1, None), (1, 1)]
+        content["annotations"] = [
+            {**first, "id": 50 + n, "image_id": image} | ({} if who is None else {"person_id": who})
+            for n, (image, who) in enumerate(given)
+        ]
+
+    change(path, say)
+    samples = read_samples("3DPW", tmp_path, model="smpl", split="test")
+    assert samples.ids.tolist() == list(range(50, 57))
+    assert samples.person.tolist() == [0, 1, 0, 2, 2, -1, 1]
+    assert samples.person.dtype == np.int64
+    one = json.loads(path.read_text())
+    one["annotations"] = one["annotations"][::-1][:3]  # numbers are by who comes first
+    path.write_text(json.dumps(one))
+    assert read_samples("3DPW", tmp_path, model="smpl", split="test").person.tolist() == [0, -1, 1]
+
+
 def test_3dpw_truth_is_the_files(tmp_path):
     content = write_3dpw(tmp_path)
     by_id = {ann["id"]: ann.get("smpl_param") for ann in content["annotations"]}

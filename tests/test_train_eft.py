@@ -53,12 +53,12 @@ def test_steps_that_lead_nowhere_leave_the_network_s_answers(run):
 
 def test_tuning_brings_each_sample_nearer_to_its_joints_and_the_network_is_put_back(run):
     machinery, config, data = run
-    rows = np.flatnonzero(data.usable)[:4]
+    rows = np.flatnonzero(data.usable)[:3]
     before = {n: p.clone() for n, p in machinery.network.state_dict().items()}
     said = next(estimates(machinery, config, data, [rows]))["error"]
-    options = EftOptions(steps=25, lr=1e-3)
+    options = EftOptions(steps=10, lr=2e-3)
     tuned = next(exemplar_estimates(machinery, config, data, [rows], options))
-    assert (tuned["error"] < 0.7 * said).all()
+    assert (tuned["error"] < 0.9 * said).all()
     for name, value in machinery.network.state_dict().items():
         assert torch.equal(value, before[name])
     # Each is tuned alone: in whatever order, among whichever others.
@@ -77,7 +77,7 @@ def test_a_sample_that_is_good_enough_is_left_alone(run):
 
 def test_annotate_by_eft(checkpoint, tmp_path):
     said = annotate(checkpoint, tmp_path / "network", method="network")
-    tuned = annotate(checkpoint, tmp_path / "eft", method="eft", eft=EftOptions(steps=10, lr=1e-3))
+    tuned = annotate(checkpoint, tmp_path / "eft", method="eft", eft=EftOptions(steps=3, lr=1e-3))
     assert tuned.count == said.count
     assert tuned.error < said.error
 
@@ -85,7 +85,7 @@ def test_annotate_by_eft(checkpoint, tmp_path):
 def test_in_pictures_alone(tmp_path):
     checkpoint = fit(a_run("ffhq", data=[str(studio("ffhq", 4))]), tmp_path / "run").checkpoint
     said = annotate(checkpoint, tmp_path / "network", method="network")
-    tuned = annotate(checkpoint, tmp_path / "eft", method="eft", eft=EftOptions(steps=10, lr=1e-3))
+    tuned = annotate(checkpoint, tmp_path / "eft", method="eft", eft=EftOptions(steps=3, lr=1e-3))
     assert tuned.error < said.error
 
 

@@ -184,7 +184,8 @@ def test_what_cannot_be_compared() -> None:
     body = wild(people(rng, 1), [1])
     hand = wild(people(rng, 1, "mano"), [1], side=np.array(["left"]))
     with pytest.raises(
-        ValueError, match=r"^the annotations are mano's, the truth is smpl's; compare one model$"
+        ValueError,
+        match=r"^the annotations are mano's, the truth is smpl's; compare one model, or SMPL and SMPL-X$",
     ):
         annotation_errors(hand, body)
     frames = pseudo_gt_of("mpi-inf-3dhp-smpl", people(rng, 1), keys=[[1, 1, 0]])

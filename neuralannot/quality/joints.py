@@ -11,7 +11,7 @@ import numpy as np
 
 from neuralannot.boxes import process_boxes
 from neuralannot.joint_sets import JOINT_SETS, JointSet
-from neuralannot.metrics import mpjpe, reprojection_error
+from neuralannot.metrics import mpjpe, projected_error
 from neuralannot.train.data.named_joints import CROWDPOSE
 from neuralannot.train.placing import pose_joints
 
@@ -145,7 +145,8 @@ def joint_columns(
         else:
             assert rows.joints_2d is not None
             wanted = rows.joints_2d
-        found["reprojection"] = _reprojection(camera.project(posed), wanted, valid)
+        pixels = (camera.project(posed).astype(np.float64), wanted.astype(np.float64))
+        found["reprojection"] = projected_error(*pixels, valid=valid)
     if "reprojection_percent" in targets.columns:
         size = np.where(rows.image_size > 0, rows.image_size, _NO_EDGE)
         box, good = process_boxes(rows.box_xywh, size)
@@ -161,12 +162,3 @@ def _counted(rows: PseudoGT) -> np.ndarray:
         for part, where in _PARTS.items():
             valid[:, where] &= rows.valid[part][:, None]
     return valid
-
-
-def _reprojection(found: np.ndarray, wanted: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """(N,) float64 px; a joint behind the camera has no pixel, and the row an infinite error."""
-    behind = (valid & ~np.isfinite(found).all(axis=-1)).any(axis=1)
-    error = reprojection_error(
-        found.astype(np.float64), wanted.astype(np.float64), valid=valid & ~behind[:, None]
-    )
-    return np.where(behind, np.inf, error)

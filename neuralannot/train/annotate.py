@@ -31,7 +31,7 @@ from neuralannot.train.distributed import World, join_world
 from neuralannot.train.eft import EftOptions, exemplar_estimates
 from neuralannot.train.estimates import estimates
 from neuralannot.train.packing import own_name, packed
-from neuralannot.train.refinement import RefineOptions, prepare_refinement
+from neuralannot.train.refinement import Refinement, RefineOptions
 from neuralannot.train.released import save_release
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data, surroundings
 
@@ -43,6 +43,7 @@ METHODS = ("refined", "network", "fitted", "eft")
 _REFINED = ("refined", "fitted")
 _WITHOUT_NETWORK = ("fitted",)
 UNUSABLE = "unusable.csv"
+_PREPARED = "prepared.safetensors"
 _CHUNK = 2048
 # The fields that say which samples there are. Those of the first row are each data set's own.
 _FILES = ("images", "annotations", "cameras", "joints")
@@ -89,24 +90,30 @@ def annotate(
     """Annotate the data set that `checkpoint` was trained on, or another by `changes`, into the folder `out`.
 
     `method`: one of `METHODS`; for `fitted` a preset's name does in place of a checkpoint. `refine`: the
-    options of refined and fitted ones, `eft` those of EFT's. `views`: of a frame seen by several
-    cameras, `best` keeps the view with the least joint error, as the release has one view a frame; `fuse`
-    averages them (`fuse_views`). `changes`: fields of `TrainConfig` that
-    may differ from the run's: `ANNOTATING`. With another `data_set` those that belong to a data set start
-    from their defaults, with other `data` the image folder and file names do. Crops of other samples than the
-    run's are kept in `out`/crops, where `crops` names no folder.
+    options of refined and fitted ones, `eft` those of EFT's. `views`: of a frame seen by several cameras,
+    `best` keeps the view with the least joint error, as the release has one view a frame; `fuse` averages
+    them (`fuse_views`). `changes`: fields of `TrainConfig` that may differ from the run's: `ANNOTATING`. With
+    another `data_set` those that belong to a data set start from their defaults, with other `data` the image
+    folder and file names do. Crops of other samples than the run's are kept in `out`/crops, where `crops`
+    names no folder.
 
-    Started by `torchrun`, processes share the work; what is done is kept in `out`/parts and not done again,
-    so a run that was killed goes on. Samples without a fit are listed in `out`/unusable.csv with the reason.
-    Bodies of the user's own MoCap are written as Human3.6M's, other data of no release as `own_release` has
-    it.
+    Started by `torchrun`, processes share the work; what is done is kept in `out`/parts, and in
+    `out`/parts-refined or -fitted, and not done again, so a run that was killed goes on. Samples without a
+    fit are listed in `out`/unusable.csv with the reason. Bodies of the user's own MoCap are written as
+    Human3.6M's, other data of no release as `own_release` has it.
 
-    Raises ValueError for a checkpoint of another kind of network than the data needs, naming what differs;
-    and as `load_checkpoint`, the data readers and `PseudoGT.save` do.
+    Raises ValueError for options that the method has no use of, for a checkpoint of another kind of network
+    than the data needs, naming what differs; and as `load_checkpoint`, the data readers and `PseudoGT.save`
+    do.
     """
     for name, value, known in (("views", views, VIEWS), ("method", method, METHODS)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    refine = refine or RefineOptions()
+    if method == "network" and refine != RefineOptions():
+        raise ValueError("the method network refines nothing; its estimates have no noise, near or shapes")
+    if method in _WITHOUT_NETWORK and refine.near is not None:
+        raise ValueError(f"near is for rotations near the network's; {method} has no network")
     strange = sorted(set(changes) - set(ANNOTATING))
     if strange:
         raise ValueError(f"{strange[0]} is the checkpoint's; of a run may change {', '.join(ANNOTATING)}")
@@ -142,7 +149,9 @@ def annotate(
             raise ValueError(
                 f"{method} needs GT 3D joints, which {config.data_set[0]} has not; train a network and refine"
             )
-        refinement = prepare_refinement(machinery, data, rows, columns, refine)
+        refinement = Refinement(machinery, data, refine)
+        folder = out / f"parts-{method}"
+        _prepare(refinement, folder / _PREPARED, run.stamp, rows, columns, world)
         starts = columns
 
         def refined(chunks: Sequence[np.ndarray]) -> Iterable[dict[str, np.ndarray]]:
@@ -150,9 +159,8 @@ def annotate(
                 places = np.searchsorted(rows, chunk)
                 yield refinement(chunk, None if starts is None else {n: v[places] for n, v in starts.items()})
 
-        columns = _in_parts(
-            out / f"parts-{method}", run.stamp + refinement.digest, rows, world, refined, progress=progress
-        )
+        stamp = run.stamp + refinement.digest
+        columns = _in_parts(folder, stamp, rows, world, refined, progress=progress)
     assert columns is not None
     error = columns.pop("error")
     lost = _unusable(data, rows[~np.isfinite(error)])
@@ -196,7 +204,7 @@ def _without_network(
     source: str | os.PathLike, out: Path, changes: Mapping[str, Any]
 ) -> tuple[_Annotator, World]:
     """By a preset's name or a checkpoint: what is annotated counts, no image is opened."""
-    named = str(source) in PRESETS and not Path(source).exists()
+    named = str(source) in PRESETS and not Path(source).is_file()
     base = PRESETS[str(source)] if named else load_checkpoint(source).config
     config = replace(config_with(base, changes) if named else _config(base, changes), inputs="joints")
     config = replace(
@@ -207,6 +215,26 @@ def _without_network(
     data = read_data(config, out / "crops", world)
     machinery = build_machinery(config, data.joint_sets, world.device, pretrained=False)
     return _Annotator(config, data, machinery, _stamp({}, config, data, machinery)), world
+
+
+def _prepare(
+    refinement: Refinement,
+    path: Path,
+    stamp: str,
+    rows: np.ndarray,
+    starts: Mapping[str, np.ndarray] | None,
+    world: World,
+) -> None:
+    """Noise and shapes, measured once by the first process, for all and for a run that goes on: measured
+    again they may differ by rounding, and so would every part."""
+    stamp += refinement.digest
+    if world.is_first and not _is_done(path, stamp):
+        refinement.prepare(rows, starts)
+        path.parent.mkdir(exist_ok=True)
+        write_table(path, refinement.prepared, {"stamp": stamp})
+    world.barrier()
+    table = open_table(path)
+    refinement.take({name: table[name] for name in table})
 
 
 def _in_parts(

@@ -37,6 +37,7 @@ _LOOSE, _EXACT = 6, 12  # steps
 _FROM_REST = (10, 15)
 _NOISE_ROUNDS, _SETTLED = 5, 0.1
 _SMOOTHED = (4, 5)  # rounds, and steps of each
+_OUTLYING = 5.0  # times the noise: a joint farther off counts less
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,11 @@ _PICTURE = _Unit(first=3.0, least=0.5, loose=6.0, wide=60.0, outlying=20.0)
 class RefineOptions:
     """`noise`: standard deviation of a joint's coordinate, metres with GT 3D joints and px of 256 px crops in
     the wild; None measures it on the data set. `share_shape`: whether all of a person's frames have one
-    shape. `near`: radians by which the network's rotations are off, at one standard deviation, so that the
-    fit stays about them; None leaves them to be the start alone. `smooth`: radians by which a rotation is
-    off the mean of the frames before and after it (times the root of two), where frames are consecutive;
-    None for frames that do not know of each other. Raises ValueError for numbers that are not positive."""
+    shape (faces never: their codes are their expressions too). `near`: radians by which the network's
+    rotations are off, at one standard deviation, so that the fit stays about them; None leaves them to be the
+    start alone. `smooth`: radians by which a rotation is off the mean of the frames before and after it
+    (times the root of two), where frames are consecutive; None for frames that do not know of each other.
+    Raises ValueError for numbers that are not positive."""
 
     noise: float | None = None
     share_shape: bool = True
@@ -78,10 +80,11 @@ class RefineOptions:
 
 
 class Refinement:
-    """Ready to refine rows of a data set; made by `prepare_refinement`.
+    """Refines rows of a data set, after `prepare` or `take`; `prepare_refinement` makes one.
 
     `noise`: the standard deviation that joints are taken to have, metres or px; `shapes` (P, S) codes of P
-    persons; `of` (N,): whose shape each row has, -1 for one of its own.
+    persons; `of` (N,): whose shape each row has, -1 for one of its own. Raises ValueError for several data
+    sets, whose noise is not one.
     """
 
     def __init__(
@@ -91,6 +94,8 @@ class Refinement:
         options: RefineOptions,
         prior: PoseGaussians | None = None,
     ) -> None:
+        if len(data.samples) != 1:
+            raise ValueError(f"one data set is refined at a time, got {len(data.samples)}")
         body = machinery.body
         self.device = body.J_regressor.device
         self.options, self.data = options, data
@@ -120,9 +125,23 @@ class Refinement:
         """What tells this refinement's results from another's."""
         digest = hashlib.blake2b(digest_size=16)
         prior = "" if self.prior is None else self.prior.fingerprint
-        digest.update(repr((self.options, self.noise, prior)).encode())
-        digest.update(self.shapes.cpu().numpy().tobytes() + self.of.tobytes())
+        digest.update(repr((self.options, prior)).encode())
+        person = self.data.samples[0].person
+        for value in (*self.prepared.values(), *([] if person is None else [person])):
+            digest.update(np.ascontiguousarray(value).tobytes())
         return digest.hexdigest()
+
+    @property
+    def prepared(self) -> dict[str, np.ndarray]:
+        """What `prepare` found, for another process to `take`."""
+        noise = np.array([self.noise], np.float64)
+        return {"noise": noise, "shapes": self.shapes.cpu().numpy(), "of": self.of.astype(np.int64)}
+
+    def take(self, prepared: Mapping[str, np.ndarray]) -> None:
+        """Use what `prepare` found, here or elsewhere."""
+        self.noise = float(prepared["noise"][0])
+        self.shapes = torch.tensor(np.array(prepared["shapes"]), device=self.device)
+        self.of = np.array(prepared["of"])
 
     def __call__(
         self, rows: np.ndarray, start: Mapping[str, np.ndarray] | None = None
@@ -190,6 +209,8 @@ class Refinement:
         """Parameters of a batch; a row without a joint keeps its start."""
         evidence = self._evidence(rows)
         made = {name: value.cpu().numpy() for name, value in self.chart.parameters(state).items()}
+        if self.chart.model == "smplx":
+            del made["expression"]  # pinned to nothing, and no release has one without a jaw
         error = self._error(evidence, state)
         if start is None:
             return made | {"error": error}
@@ -214,7 +235,8 @@ class Refinement:
         if self.options.noise is None and len(places):
             self.noise = self._measured(rows, _spread(places, _NOISY), start)
         person = self.data.samples[0].person
-        if not self.options.share_shape or person is None:
+        # A face's codes are its expression too, which no two frames share.
+        if not self.options.share_shape or person is None or self.chart.model == "flame":
             return
         numbers, of = np.unique(person, return_inverse=True)
         of = np.where(person < 0, -1, of)
@@ -270,7 +292,9 @@ class Refinement:
 
     def _evidence(self, rows: np.ndarray) -> Evidence:
         targets = self.data.targets.rows(torch.from_numpy(rows)).to(self.device)
-        loose, wide = 1 / (2 * self.unit.loose**2), self.unit.wide
+        # Never more exactly than the joints are.
+        loose = 1 / (2 * max(self.unit.loose, self.noise) ** 2)
+        wide = max(self.unit.wide, _OUTLYING * self.noise)
         if self.is_mocap:
             return Evidence(targets.joints_cam, targets.valid_cam & self.known, loose, wide)
         full = torch.ones(len(rows), 2, device=self.device)
@@ -288,7 +312,7 @@ class Refinement:
         return placed(*args, torso=self.torso, prior=self.beliefs.prior)
 
     def _exact(self, evidence: Evidence, noise: float) -> Evidence:
-        return replace(evidence, weight=1 / (2 * noise**2), scale=max(self.unit.outlying, 5 * noise))
+        return replace(evidence, weight=1 / (2 * noise**2), scale=max(self.unit.outlying, _OUTLYING * noise))
 
     def _solve(
         self,
@@ -335,7 +359,7 @@ def prepare_refinement(
     *,
     prior: PoseGaussians | None = None,
 ) -> Refinement:
-    """A refinement of the first data set of `data`, with its noise and its persons' shapes.
+    """A refinement of the data set of `data`, with its noise and its persons' shapes.
 
     `rows` (M,): those that will be refined; `start`: the network's estimates of them (`estimates`), or None
     to fit without. `prior`: of body poses, the one that ships by default; hands and faces have spreads.

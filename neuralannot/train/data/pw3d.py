@@ -94,7 +94,10 @@ def pw3d_truth(
 
 
 def read(request: Request) -> Samples:
-    """Joints are the 24 of SMPL, posed with the true parameters by the model of the annotation's gender."""
+    """Joints are the 24 of SMPL, posed with the true parameters by the model of the annotation's gender.
+
+    Annotations with a `person_id` know whose body they are, within their sequence.
+    """
     table, groups = _table(request)
     there = table["train/has_truth"]
     joints = np.full((len(there), len(SMPL_24), 3), np.nan, np.float32)
@@ -107,9 +110,17 @@ def read(request: Request) -> Samples:
     frames = Frames(joints, camera.project(joints), camera, (lost,))
     rows = np.arange(len(there))
     release = "3dpw-smplx" if request.model == "smplx" else ""
-    gender = np.array(GENDERS)[table["train/gender"]]
+    person = table["train/person"]
     return frame_samples(
-        request, table, rows, frames, SMPL_24, release=release, groups=(groups,), gender=gender
+        request,
+        table,
+        rows,
+        frames,
+        SMPL_24,
+        release=release,
+        groups=(groups,),
+        gender=np.array(GENDERS)[table["train/gender"]],
+        person=person if (person >= 0).any() else None,
     )
 
 
@@ -140,7 +151,21 @@ def _parameters(name: str, content: Mapping[str, Any]) -> Mapping[str, np.ndarra
                 f"trans (3) and gender, one of {', '.join(GENDERS)}: {error!r}"
             ) from None
         there[row] = all(np.isfinite(columns[f"train/{f}"][row]).all() for f in _FIELDS)
-    return {**columns, "train/gender": gender, "train/has_truth": there}
+    person = _persons(content)
+    return {**columns, "train/gender": gender, "train/person": person, "train/has_truth": there}
+
+
+def _persons(content: Mapping[str, Any]) -> np.ndarray:
+    """(A,) int64: a number for each `person_id` of each sequence, in which alone it is the same person; -1
+    where there is none."""
+    sequences = {image["id"]: image["sequence"] for image in content["images"]}
+    numbers: dict[tuple[str, str], int] = {}
+    found = []
+    for annotation in content["annotations"]:
+        who = annotation.get("person_id")
+        key = (str(sequences[annotation["image_id"]]), str(who))
+        found.append(-1 if who is None else numbers.setdefault(key, len(numbers)))
+    return np.array(found, np.int64)
 
 
 def _truth(table: Table, rows: np.ndarray) -> Truth:

@@ -32,6 +32,9 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     true = sub.add_argument_group("what is true (one or more)")
     true.add_argument("--truth", nargs="+", metavar="FILE", help="true parameters, in the release's layout")
+    true.add_argument(
+        "--truth-release", metavar="NAME", help="whose layout --truth has (default: by its name, else FILE's)"
+    )
     true.add_argument("--meshes", metavar="FILE", help="true meshes: .npz (vertices, ids or keys) or .npy")
     true.add_argument("--scans", metavar="DIR", help="3D scans, named as `neuralannot export` names meshes")
     true.add_argument("--data-set", metavar="NAME", help="the data set's joints: human36m, mscoco, ...")
@@ -46,6 +49,11 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="how a mesh may be moved to its scan (default: rigid)",
     )
     how.add_argument("--regressor", help="joints to compare: a (K, V) .npy or a name such as human36m-17")
+    how.add_argument(
+        "--transfer",
+        metavar="DIR",
+        help="SMPL-X against SMPL: official transfer matrices (default: in --body-models)",
+    )
     how.add_argument("--split", help="of data sets that have several (default: train)")
     how.add_argument("--subjects", nargs="+", type=int, metavar="N", help="MoCap: only these subjects")
     how.add_argument("--views", nargs="+", type=int, metavar="N", help="MoCap: only these camera numbers")
@@ -84,6 +92,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         regressor=options.regressor,
         regressors=_regressors(options.joint_regressor),
         body_models=options.body_models,
+        transfer=options.transfer,
         device=options.device,
         progress=sys.stderr.isatty(),
     )
@@ -111,6 +120,8 @@ def _check(options: argparse.Namespace) -> None:
                 raise ValueError(f"--{name.replace('_', '-')} is for --data-set")
         if options.every != 1:
             raise ValueError("--every is for --data-set")
+    if options.truth_release is not None and not options.truth:
+        raise ValueError("--truth-release is for --truth")
     if options.unit is not None and not (options.meshes or options.scans):
         raise ValueError("--unit is for --meshes and --scans")
     if options.align is not None and not options.scans:
@@ -129,18 +140,31 @@ def _truth(options: argparse.Namespace, gt: PseudoGT, samples: Samples | None) -
         first = Path(options.truth[0])
         # Columns that were saved know their release, folders are looked through.
         known = identify(first) is not None or first.is_dir() or first.suffix == ".safetensors"
-        release = None if known else gt.release
+        release = options.truth_release or (None if known else gt.release)
         return load_named(argparse.Namespace(**{**vars(options), "file": options.truth, "release": release}))
     if samples is None or samples.data_set != "3DPW":
         return None
-    if gt.model != "smpl":
-        warnings.warn(
-            f"3DPW's true parameters are SMPL's, the annotations {gt.model}'s: vertices are not compared; "
-            "convert the annotations, or give --truth",
-            stacklevel=2,
+    truth = _pw3d(options, samples)
+    return truth if gt.model == truth.model or _is_comparable(options, truth) else None
+
+
+def _is_comparable(options: argparse.Namespace, truth: PseudoGT) -> bool:
+    """Whether SMPL-X can be compared with a truth that nobody asked for; a warning that says why not."""
+    from neuralannot.train.evaluation.shared_mesh import shared_mesh
+
+    try:
+        shared_mesh(
+            truth,
+            regressor=options.regressor,
+            body_models=options.body_models,
+            transfer=options.transfer,
         )
-        return None
-    return _pw3d(options, samples)
+    except (ValueError, FileNotFoundError) as error:
+        if options.regressor is not None or options.transfer is not None:
+            raise  # it was asked for
+        warnings.warn(f"3DPW's true parameters are left out: {error}", stacklevel=2)
+        return False
+    return True
 
 
 def _pw3d(options: argparse.Namespace, samples: Samples) -> PseudoGT:

@@ -6,7 +6,7 @@ All of it goes through `load_pseudo_gt` and the body models, as for a user of th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ import numpy as np
 from neuralannot.metrics import align_similarity, auc, mpjpe, mpvpe
 from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.train.evaluation.matching import AUC_LIMIT, SKELETON_SIZE, match_files, root_of
+from neuralannot.train.evaluation.regressed import called
+from neuralannot.train.evaluation.shared_mesh import SharedMesh, shared_mesh
 from neuralannot.train.evaluation.spread import mean_of, spread_text
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def annotation_errors(
     *,
     regressor: Any = None,
     body_models: str | os.PathLike | None = None,
+    transfer: str | os.PathLike | None = None,
     device: Any = None,
     batch_size: int = 256,
 ) -> AnnotationErrors:
@@ -95,12 +98,15 @@ def annotation_errors(
     `regressor` as of `PseudoGT.forward`: whose joints are compared; None for the skeleton's. Bodies are
     aligned at the regressor's pelvis or wrist, else at the skeleton's root.
 
-    Raises ValueError for files of different models, without ids or keys in common to match by, and where a
-    frame key says too little because each of its rows stands in a camera of its own; and as
-    `PseudoGT.forward`.
-    """
-    import torch
+    SMPL is compared with SMPL-X, whichever is the truth, by the meshes in SMPL's topology, at the vertices
+    that both have. No skeleton is in a mesh: joints of both come from one regressor of SMPL's vertices, the
+    open body's `human36m-17` by default; official bodies need `regressor`, and the transfer matrices of
+    `transfer` (default: in `body_models`).
 
+    Raises ValueError for files of other different models, without ids or keys in common to match by, and
+    where a frame key says too little because each of its rows stands in a camera of its own; and as
+    `PseudoGT.forward` and `shared_mesh`.
+    """
     space = "world" if gt.space == truth.space == "world" else "camera"
     rows, missing, extra = match_files(gt, truth, space)
     options: dict[str, Any] = {
@@ -113,18 +119,37 @@ def annotation_errors(
     placed = [
         g.view.column("valid/transl") if "valid/transl" in g.view else np.ones(len(rows), bool) for g in pair
     ]
+    if gt.model == truth.model:
+        found, names = _of_one_model(pair, regressor, options)
+        what = "the skeleton's" if regressor is None else called(regressor)
+    else:
+        mesh = shared_mesh(truth, regressor=regressor, body_models=body_models, transfer=transfer)
+        found = _of_two_models(pair, mesh, options)
+        names, what = mesh.names, mesh.joints
+    if len(rows):
+        found["root"] = np.where(placed[0] & placed[1], found["root"], np.nan)
+    return annotation_errors_of(found, gt.model, rows, names, missing=missing, extra=extra, joints=what)
+
+
+def _of_one_model(
+    pair: Sequence[PseudoGT], regressor: Any, options: dict[str, Any]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """`pair_errors` of rows of the same bodies, and the names of the joints."""
+    import torch
+
+    model = pair[0].model
     meshes = [g.forward_batches(want="mesh", regressor=regressor, **options) for g in pair]
     # The skeletons, where a regressor's joints have taken their place and hold no root.
     bones = [g.forward_batches(want="joints", **options) for g in pair]
     names: tuple[str, ...] = ()
-    count = SKELETON_SIZE[gt.model]
+    count = SKELETON_SIZE[model]
 
     def pairs() -> Iterable[_Pair]:
         nonlocal names
         with torch.no_grad():
             for mine, other in zip(*meshes, strict=True):
                 names = mine.joint_names if regressor is not None else mine.joint_names[:count]
-                at = 0 if regressor is None else root_of(gt.model, mine.joint_names)
+                at = 0 if regressor is None else root_of(model, mine.joint_names)
                 joints = [b.joints[:, :count] if regressor is None else b.joints for b in (mine, other)]
                 if at is None:
                     roots = [next(b).joints[:, 0] for b in bones]
@@ -134,11 +159,21 @@ def annotation_errors(
                 assert other.vertices is not None
                 yield joints[0], joints[1], mine.vertices, other.vertices, roots[0], roots[1]
 
-    found = pair_errors(pairs(), auc_limit=AUC_LIMIT.get(gt.model))
-    if len(rows):
-        found["root"] = np.where(placed[0] & placed[1], found["root"], np.nan)
-    what = "the skeleton's" if regressor is None else regressor if isinstance(regressor, str) else "regressed"
-    return annotation_errors_of(found, gt.model, rows, names, missing=missing, extra=extra, joints=what)
+    return pair_errors(pairs(), auc_limit=AUC_LIMIT.get(model)), names
+
+
+def _of_two_models(
+    pair: Sequence[PseudoGT], mesh: SharedMesh, options: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """`pair_errors` of rows of the same bodies in SMPL and in SMPL-X."""
+    batches = [g.forward_batches(want="mesh", **options) for g in pair]
+
+    def pairs() -> Iterable[_Pair]:
+        for bodies in zip(*batches, strict=True):
+            mine, other = map(mesh, bodies)
+            yield mine[0], other[0], mine[1], other[1], mine[2], other[2]
+
+    return pair_errors(pairs(), auc_limit=AUC_LIMIT.get(pair[0].model))
 
 
 #: Joints, vertices and root joints (B, …, 3) of the annotations and of the truth, in metres.

@@ -11,7 +11,7 @@ import numpy as np
 
 from neuralannot.boxes import process_boxes
 from neuralannot.cameras import Camera
-from neuralannot.metrics import align_similarity, mpjpe, reprojection_error
+from neuralannot.metrics import align_similarity, mpjpe, projected_error
 from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.train.evaluation.matching import match_samples, root_of
 from neuralannot.train.evaluation.spread import mean_of, spread_text
@@ -111,7 +111,7 @@ def joint_errors(
     if gt.space == "world":
         joints = camera.world_to_camera(joints)
     pixels = camera.project(joints).astype(np.float64)
-    off = _reprojection(pixels, chosen.joints_2d, valid)
+    off = projected_error(pixels, chosen.joints_2d.astype(np.float64), valid=valid)
     size = np.where(chosen.image_size > 0, chosen.image_size, _NO_EDGE)
     box, _ = process_boxes(chosen.box_xywh, size)
     away = np.where(np.isfinite(pixels).all(axis=-1), _distance(pixels, chosen.joints_2d), np.inf)
@@ -164,14 +164,6 @@ def joints_of(
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.linalg.norm(a - b.astype(np.float64), axis=-1)
-
-
-def _reprojection(found: np.ndarray, wanted: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """(N,) float64 px. A joint behind the camera has no pixel, and the row no error that means much: inf."""
-    behind = (valid & ~np.isfinite(found).all(axis=-1)).any(axis=1)
-    mask = valid & ~behind[:, None]
-    error = reprojection_error(found, wanted.astype(np.float64), valid=mask)
-    return np.where(behind, np.inf, error)
 
 
 def _viewer(gt: PseudoGT, samples: Samples) -> Camera:

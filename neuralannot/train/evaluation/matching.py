@@ -23,17 +23,20 @@ SKELETON_SIZE = {"smpl": 24, "smplx": 55, "mano": 16, "flame": 5}
 
 
 def check_models(gt: PseudoGT, truth: PseudoGT) -> None:
-    """Raise ValueError unless both are of one body model: parameters are compared as they are."""
-    if gt.model != truth.model:
-        raise ValueError(f"the annotations are {gt.model}'s, the truth is {truth.model}'s; compare one model")
+    """Raise ValueError unless both are of one body model, or one of SMPL and the other of SMPL-X."""
+    if gt.model != truth.model and {gt.model, truth.model} != {"smpl", "smplx"}:
+        raise ValueError(
+            f"the annotations are {gt.model}'s, the truth is {truth.model}'s; compare one model, or SMPL and "
+            "SMPL-X"
+        )
 
 
 def match_files(gt: PseudoGT, truth: PseudoGT, space: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(M, 2) rows of both, in the truth's order; the keys that are the truth's or the annotations' alone.
 
-    By annotation id where both have ids, else by frame key; hands by side too. Raises ValueError for files of
-    different models, where there is nothing to match by, and in camera space where a key stands in several
-    rows.
+    By annotation id where both have ids, else by frame key; hands by side too. Raises ValueError for models
+    that are not compared (`check_models`), where there is nothing to match by, and in camera space where a
+    key stands in several rows.
     """
     check_models(gt, truth)
     by_id = all(has_ids(g) for g in (gt, truth))

@@ -12,7 +12,7 @@ from neuralannot.metrics import align_similarity, auc
 from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.train.evaluation.errors import AnnotationErrors
 from neuralannot.train.evaluation.joints import JointErrors, joints_of
-from neuralannot.train.evaluation.matching import AUC_LIMIT, check_models, match_samples, root_of
+from neuralannot.train.evaluation.matching import AUC_LIMIT, match_samples, root_of
 from neuralannot.train.evaluation.scans import ScanErrors
 from neuralannot.train.evaluation.spread import mean_of
 from neuralannot.train.samples import Samples
@@ -149,7 +149,11 @@ def visibility(
 
     Raises ValueError for files of different models, or that cannot be matched with the samples.
     """
-    check_models(gt, truth)
+    if gt.model != truth.model:
+        raise ValueError(
+            f"the annotations are {gt.model}'s, the truth is {truth.model}'s; a set's joints are compared of "
+            "one model: convert one of the files"
+        )
     if gt.space != truth.space:
         gt, truth = (g.to_camera_space(body_models) for g in (gt, truth))
     mine, other = match_samples(gt, samples), match_samples(truth, samples)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from neuralannot.bodies import model_on, regressor_for
 from neuralannot.parameters import SIDES, human_model
 from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.train.evaluation.errors import AnnotationErrors, annotation_errors_of, pair_errors
@@ -22,6 +21,7 @@ from neuralannot.train.evaluation.matching import (
     root_of,
     with_side,
 )
+from neuralannot.train.evaluation.regressed import body_of, called, joints_of_vertices
 from neuralannot.train.evaluation.units import UNITS, metres_per
 
 __all__ = ["TrueMeshes", "mesh_errors", "read_meshes"]
@@ -155,9 +155,10 @@ def mesh_errors(
     space = meshes.space or gt.space
     rows, missing, extra = _match(gt, meshes, space)
     part = gt.rows(rows[:, 0])
-    names, linear = _joints_of_vertices(gt, regressor, body_models)
+    body = body_of(gt.model, body_models, is_hand=gt.side is not None)
+    names, linear = joints_of_vertices(body, regressor)
     at = root_of(gt.model, names)
-    own = linear if regressor is None else _joints_of_vertices(gt, None, body_models)[1]
+    own = linear if regressor is None else joints_of_vertices(body)[1]
     batches = part.forward_batches(
         want="mesh", body_models=body_models, space=space, device=device, batch_size=batch_size
     )
@@ -184,26 +185,8 @@ def mesh_errors(
             yield (*joints, fitted, true, *origin)
 
     found = pair_errors(pairs(), auc_limit=AUC_LIMIT.get(gt.model))
-    if regressor is None:
-        what = "the skeleton's, regressed from the vertices"
-    else:
-        what = regressor if isinstance(regressor, str) else "regressed"
+    what = "the skeleton's, regressed from the vertices" if regressor is None else called(regressor)
     return annotation_errors_of(found, gt.model, rows, names, missing=missing, extra=extra, joints=what)
-
-
-def _joints_of_vertices(
-    gt: PseudoGT, regressor: Any, body_models: str | os.PathLike | None
-) -> tuple[tuple[str, ...], Any]:
-    """Names and (J, V) weights. Both hands have the same: they are each other's mirror images."""
-    import torch
-
-    side = None if gt.side is None else "right"
-    model = model_on(gt.model, body_models, "neutral", side)
-    if regressor is not None:
-        fitting = regressor_for(model, regressor)
-        return fitting.names, torch.tensor(np.asarray(fitting.weights), dtype=torch.float32)
-    weights = model.J_regressor.detach().cpu().float()
-    return tuple(n.removeprefix("right_") if side else n for n in model.joint_names[: len(weights)]), weights
 
 
 def _match(gt: PseudoGT, meshes: TrueMeshes, space: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

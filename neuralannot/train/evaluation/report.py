@@ -130,20 +130,22 @@ def evaluate(
     regressor: Any = None,
     regressors: Mapping[str, Any] | None = None,
     body_models: str | os.PathLike | None = None,
+    transfer: str | os.PathLike | None = None,
     device: Any = None,
     progress: bool = False,
 ) -> Evaluation:
     """The direct error of annotations against each truth that is given, at least one.
 
-    truth: the true parameters (`annotation_errors`).
+    truth: the true parameters, of the same model or SMPL's of SMPL-X and the reverse (`annotation_errors`).
     meshes: true meshes of the same topology (`mesh_errors`, `read_meshes`).
     scans, scan_unit, scan_align: a folder of 3D scans (`scan_errors`).
     samples: the data set's joints, in the image and in 3D (`joint_errors`). Where they miss joints and
-        `truth` is given too, the missing ones are measured apart (`visibility`).
+        `truth` of the same model is given too, the missing ones are measured apart (`visibility`).
     by: any of `joint`, `sequence`, `subject`: more tables (`group_labels`).
     regressor: whose joints are compared with `truth` and `meshes`; None for the skeleton's.
     regressors: joint set's name -> regressor, for `samples` (`joint_points`).
-    body_models, device: as of `PseudoGT.forward`. progress: bars, where there is much to do.
+    body_models, device: as of `PseudoGT.forward`; transfer: as of `annotation_errors`. progress: bars, where
+        there is much to do.
 
     Raises ValueError where nothing true is given, for an unknown `by`, where no annotation has a truth, and
     as the functions named; FileNotFoundError for folders and files.
@@ -160,7 +162,9 @@ def evaluate(
     options: dict[str, Any] = {"body_models": body_models, "device": device}
     found: list[Measured] = []
     if truth is not None:
-        found.append(measured_parameters(annotation_errors(gt, truth, regressor=regressor, **options)))
+        of_truth = annotation_errors(gt, truth, regressor=regressor, transfer=transfer, **options)
+        title = "true parameters" if truth.model == gt.model else f"true parameters of {truth.model}"
+        found.append(measured_parameters(of_truth, title=title))
     if meshes is not None:
         errors = mesh_errors(gt, meshes, regressor=regressor, **options)
         found.append(measured_parameters(errors, title="true meshes"))
@@ -171,7 +175,7 @@ def evaluate(
         of_joints = joint_errors(gt, samples, regressors=regressors, **options)
         title = f"the joints of {samples.data_set}"
         found.append(measured_joints(of_joints, gt.model, title=title))
-        if truth is not None and not samples.valid.all():
+        if truth is not None and truth.model == gt.model and not samples.valid.all():
             found.append(visibility(gt, truth, samples, regressors=regressors, **options))
     empty = [m.title for m in found if not len(m)]
     if empty:
