@@ -1,0 +1,222 @@
+"""L-BFGS of many functions at once: each row has its own history, line search and end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from neuralannot.train.smplify.minimum import Energy, Minimum, with_gradient
+from neuralannot.train.smplify.wolfe import Searches
+
+# A pair of a step and its gradient's change that curves less says nothing.
+_LEAST_CURVATURE = 1e-10
+# Rows that are done leave when they are so large a share of the batch.
+_LEAVING = 0.125
+
+
+@dataclass(frozen=True)
+class LbfgsOptions:
+    """When a row ends, and how much it remembers.
+
+    `iterations`, `evaluations`: limits of a row; `history`: pairs; `gtol`: the largest part of the gradient;
+    `xtol`, also the line search's: the largest part of a step; `atol`: the value's change by a step and along
+    its direction; `ftol`: the value's relative change over `window` iterations. `searches`: evaluations of
+    one line search.
+    """
+
+    iterations: int = 100
+    evaluations: int = 1_000_000
+    history: int = 100
+    gtol: float = 1e-5
+    xtol: float = 1e-9
+    atol: float = 1e-9
+    ftol: float = 1e-9
+    window: int = 30
+    searches: int = 25
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "evaluations", "history", "window", "searches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+
+
+def minimise_lbfgs(energy: Energy, start: Tensor, options: LbfgsOptions | None = None) -> Minimum:
+    """Lower B functions from `start` (B, N).
+
+    `energy(x, rows)` gives the values of the rows (b,) at x (b, N); a row's value must not depend on others.
+    Directions are those of L-BFGS in its compact form (Byrd, Nocedal and Schnabel, 1994), which are the same
+    as two loops'; steps satisfy the strong Wolfe conditions. A value that is no number counts as infinite; a
+    row that begins with one stays where it is.
+    """
+    options = options or LbfgsOptions()
+    with torch.no_grad():
+        return _run(energy, start.detach(), options)
+
+
+@dataclass(eq=False)
+class _Rows:
+    """The rows in work. Last points, values, gradients and directions; histories; searches; counts."""
+
+    of: Tensor
+    x: Tensor
+    f: Tensor
+    g: Tensor
+    d: Tensor
+    history: _History
+    search: Searches
+    earlier: Tensor  # the value one window ago
+    iterations: Tensor
+    evaluations: Tensor
+    done: Tensor
+    converged: Tensor
+
+    def rows(self, index: Tensor) -> _Rows:
+        values = (getattr(self, f.name) for f in fields(self))
+        return _Rows(*(v[index] if isinstance(v, Tensor) else v.rows(index) for v in values))
+
+
+@dataclass(eq=False)
+class _History:
+    """`steps` and `changes` (b, m, N), the oldest first; `cross` (b, m, m) steps by changes, `square` (b, m,
+    m) changes by changes; `count` (b,) of pairs; `scale` (b,) of the first inverse Hessian."""
+
+    steps: Tensor
+    changes: Tensor
+    cross: Tensor
+    square: Tensor
+    count: Tensor
+    scale: Tensor
+
+    @staticmethod
+    def empty(x: Tensor, size: int) -> _History:
+        pairs = x.new_zeros(len(x), size, x.shape[1])
+        products = x.new_zeros(len(x), size, size)
+        count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        return _History(pairs, pairs.clone(), products, products.clone(), count, x.new_ones(len(x)))
+
+    def rows(self, index: Tensor) -> _History:
+        return _History(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def add(self, index: Tensor, step: Tensor, change: Tensor) -> None:
+        """Remember pairs (k, N) of the rows `index` (k,) that curve enough."""
+        curve = (step * change).sum(1)
+        good = curve > _LEAST_CURVATURE
+        index, step, change, curve = index[good], step[good], change[good], curve[good]
+        if not len(index):
+            return
+        size = self.steps.shape[1]
+        full = index[self.count[index] == size]
+        if len(full):
+            for pairs in (self.steps, self.changes):
+                pairs[full] = torch.cat([pairs[full, 1:], torch.zeros_like(pairs[full, :1])], 1)
+            for products in (self.cross, self.square):
+                moved = torch.zeros_like(products[full])
+                moved[:, :-1, :-1] = products[full, 1:, 1:]
+                products[full] = moved
+            self.count[full] -= 1
+        slot = self.count[index]
+        self.steps[index, slot], self.changes[index, slot] = step, change
+        used = int(slot.max()) + 1
+        by_step = (self.steps[index, :used] @ change[..., None])[..., 0]
+        by_change = (self.changes[index, :used] @ change[..., None])[..., 0]
+        places = torch.arange(used, device=index.device)
+        self.cross[index[:, None], places, slot[:, None]] = by_step
+        self.square[index[:, None], places, slot[:, None]] = by_change
+        self.square[index[:, None], slot[:, None], places] = by_change
+        self.count[index] = slot + 1
+        self.scale[index] = curve / change.square().sum(1)
+
+    def direction(self, index: Tensor, g: Tensor) -> Tensor:
+        """(k, N): minus the inverse Hessian's product with gradients (k, N)."""
+        used = int(self.count[index].max()) if len(index) else 0
+        scale = self.scale[index][:, None]
+        if not used:
+            return -scale * g
+        steps, changes = self.steps[index, :used], self.changes[index, :used]
+        cross, square = self.cross[index, :used, :used], self.square[index, :used, :used]
+        unused = torch.arange(used, device=g.device) >= self.count[index][:, None]
+        upper = cross.triu() + torch.diag_embed(unused.to(g))
+        middle = torch.diag_embed(cross.diagonal(dim1=1, dim2=2)) + scale[..., None] * square
+        by_step = steps @ g[..., None]
+        by_change = scale[..., None] * (changes @ g[..., None])
+        solved = torch.linalg.solve_triangular(upper, by_step, upper=True)
+        top = torch.linalg.solve_triangular(
+            upper.transpose(1, 2), middle @ solved - by_change, upper=False
+        )
+        found = steps.transpose(1, 2) @ top - scale[..., None] * (changes.transpose(1, 2) @ solved)
+        return -(scale * g + found[..., 0])
+
+
+def _run(energy: Energy, start: Tensor, options: LbfgsOptions) -> Minimum:
+    count = len(start)
+    of = torch.arange(count, device=start.device)
+    f, g = with_gradient(energy, start, of)
+    result = Minimum(start.clone(), f.clone(), torch.zeros_like(of), torch.ones_like(of), f != f)
+    trial = (1 / g.abs().sum(1)).clamp_max(1)
+    ended = (g.abs().amax(1) <= options.gtol) if start.shape[1] else torch.ones_like(f, dtype=torch.bool)
+    rows = _Rows(
+        of=of,
+        x=start.clone(),
+        f=f,
+        g=g,
+        d=-g,
+        history=_History.empty(start, options.history),
+        search=Searches.begin(f, g, -g, trial),
+        earlier=f.clone(),
+        iterations=torch.zeros_like(of),
+        evaluations=torch.ones_like(of),
+        done=ended | ~torch.isfinite(f),
+        converged=ended & torch.isfinite(f),
+    )
+    while True:
+        left = int((~rows.done).sum())
+        if len(rows.of) - left >= max(1, _LEAVING * len(rows.of)) or not left:
+            _keep(result, rows)
+            if not left:
+                return result
+            rows = rows.rows((~rows.done).nonzero()[:, 0])
+        _advance(energy, rows, options)
+
+
+def _advance(energy: Energy, rows: _Rows, options: LbfgsOptions) -> None:
+    """One evaluation of every row; those whose line search is over take their step and get a direction."""
+    new_f, new_g = with_gradient(energy, rows.x + rows.search.trial[:, None] * rows.d, rows.of)
+    rows.evaluations = rows.evaluations + ~rows.done
+    slope = (new_g * rows.d).sum(1)
+    over = rows.search.step(new_f, new_g, slope, smallest=options.xtol, most=options.searches)
+    at = (over & ~rows.done).nonzero()[:, 0]
+    if not len(at):
+        return
+    found = rows.search.low.rows(at)
+    step = found.t[:, None] * rows.d[at]
+    change = (rows.f[at] - found.f).abs()
+    rows.history.add(at, step, found.g - rows.g[at])
+    rows.x[at] += step
+    rows.f[at], rows.g[at] = found.f, found.g
+    rows.iterations[at] += 1
+    rows.d[at] = rows.history.direction(at, found.g)
+    slope = (found.g * rows.d[at]).sum(1)
+    converged = (
+        (found.g.abs().amax(1) <= options.gtol)
+        | (step.abs().amax(1) <= options.xtol)
+        | (change < options.atol)
+        | (slope > -options.atol)
+    )
+    judged = rows.iterations[at] % options.window == 0
+    size = torch.maximum(rows.earlier[at].abs(), found.f.abs()).clamp_min(1)
+    converged |= judged & ((rows.earlier[at] - found.f) / size <= options.ftol)
+    rows.earlier[at] = torch.where(judged, found.f, rows.earlier[at])
+    limit = (rows.iterations[at] >= options.iterations) | (rows.evaluations[at] >= options.evaluations)
+    rows.converged[at] = converged
+    rows.done[at] = converged | limit
+    fresh = Searches.begin(rows.f, rows.g, rows.d, torch.ones_like(rows.f))
+    rows.search = fresh.where(over, rows.search)
+
+
+def _keep(result: Minimum, rows: _Rows) -> None:
+    at = rows.of[rows.done]
+    result.x[at], result.value[at] = rows.x[rows.done], rows.f[rows.done]
+    result.iterations[at], result.evaluations[at] = rows.iterations[rows.done], rows.evaluations[rows.done]
+    result.converged[at] = rows.converged[rows.done]
