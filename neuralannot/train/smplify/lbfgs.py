@@ -94,59 +94,62 @@ class _History:
         pairs = x.new_zeros(len(x), size, x.shape[1])
         products = x.new_zeros(len(x), size, size)
         count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        return _History(pairs, pairs.clone(), products, products.clone(), count, x.new_ones(len(x)))
+        eye = torch.eye(size, dtype=x.dtype, device=x.device)  # so that it can be solved by
+        return _History(
+            pairs, pairs.clone(), eye.expand_as(products).clone(), products, count, x.new_ones(len(x))
+        )
 
     def rows(self, index: Tensor) -> _History:
         return _History(*(getattr(self, f.name)[index] for f in fields(self)))
 
-    def add(self, index: Tensor, step: Tensor, change: Tensor) -> None:
-        """Remember pairs (k, N) of the rows `index` (k,) that curve enough."""
+    def add(self, taken: Tensor, step: Tensor, change: Tensor) -> None:
+        """Remember pairs (b, N) of the rows `taken` (b,) where they curve enough."""
         curve = (step * change).sum(1)
-        good = curve > _LEAST_CURVATURE
-        index, step, change, curve = index[good], step[good], change[good], curve[good]
+        index = (taken & (curve > _LEAST_CURVATURE)).nonzero()[:, 0]
         if not len(index):
             return
         size = self.steps.shape[1]
         full = index[self.count[index] == size]
         if len(full):
-            for pairs in (self.steps, self.changes):
-                pairs[full] = torch.cat([pairs[full, 1:], torch.zeros_like(pairs[full, :1])], 1)
-            for products in (self.cross, self.square):
-                moved = torch.zeros_like(products[full])
-                moved[:, :-1, :-1] = products[full, 1:, 1:]
-                products[full] = moved
-            self.count[full] -= 1
+            self._forget(full)
         slot = self.count[index]
-        self.steps[index, slot], self.changes[index, slot] = step, change
+        self.steps[index, slot], self.changes[index, slot] = step[index], change[index]
         used = int(slot.max()) + 1
-        by_step = (self.steps[index, :used] @ change[..., None])[..., 0]
-        by_change = (self.changes[index, :used] @ change[..., None])[..., 0]
-        places = torch.arange(used, device=index.device)
-        self.cross[index[:, None], places, slot[:, None]] = by_step
-        self.square[index[:, None], places, slot[:, None]] = by_change
-        self.square[index[:, None], slot[:, None], places] = by_change
+        # All rows at once, those not taken for nothing: picking rows would copy the history.
+        by_step = (self.steps[:, :used] @ change[..., None])[index, :, 0]
+        by_change = (self.changes[:, :used] @ change[..., None])[index, :, 0]
+        self.cross[index, :used, slot] = by_step
+        self.square[index, :used, slot] = by_change
+        self.square[index, slot, :used] = by_change
         self.count[index] = slot + 1
-        self.scale[index] = curve / change.square().sum(1)
+        self.scale[index] = curve[index] / change[index].square().sum(1)
 
-    def direction(self, index: Tensor, g: Tensor) -> Tensor:
-        """(k, N): minus the inverse Hessian's product with gradients (k, N)."""
-        used = int(self.count[index].max()) if len(index) else 0
-        scale = self.scale[index][:, None]
+    def _forget(self, index: Tensor) -> None:
+        """The oldest pair of rows."""
+        for pairs in (self.steps, self.changes):
+            pairs[index] = torch.cat([pairs[index, 1:], torch.zeros_like(pairs[index, :1])], 1)
+        for products in (self.cross, self.square):
+            moved = torch.zeros_like(products[index])
+            moved[:, :-1, :-1] = products[index, 1:, 1:]
+            products[index] = moved
+        self.cross[index, -1, -1] = 1
+        self.count[index] -= 1
+
+    def directions(self, g: Tensor) -> Tensor:
+        """(b, N): minus the inverse Hessians' products with gradients (b, N)."""
+        used = int(self.count.max())
+        scale = self.scale[:, None]
         if not used:
             return -scale * g
-        steps, changes = self.steps[index, :used], self.changes[index, :used]
-        cross, square = self.cross[index, :used, :used], self.square[index, :used, :used]
-        unused = torch.arange(used, device=g.device) >= self.count[index][:, None]
-        upper = cross.triu() + torch.diag_embed(unused.to(g))
-        middle = torch.diag_embed(cross.diagonal(dim1=1, dim2=2)) + scale[..., None] * square
-        by_step = steps @ g[..., None]
-        by_change = scale[..., None] * (changes @ g[..., None])
-        solved = torch.linalg.solve_triangular(upper, by_step, upper=True)
-        top = torch.linalg.solve_triangular(
-            upper.transpose(1, 2), middle @ solved - by_change, upper=False
-        )
-        found = steps.transpose(1, 2) @ top - scale[..., None] * (changes.transpose(1, 2) @ solved)
-        return -(scale * g + found[..., 0])
+        steps, changes = self.steps[:, :used], self.changes[:, :used]
+        cross, square = self.cross[:, :used, :used], self.square[:, :used, :used]
+        scale = scale[..., None]
+        solved = torch.linalg.solve_triangular(cross, steps @ g[..., None], upper=True)
+        right = cross.diagonal(dim1=1, dim2=2)[..., None] * solved
+        right += scale * (square @ solved - changes @ g[..., None])
+        top = torch.linalg.solve_triangular(cross.transpose(1, 2), right, upper=False)
+        found = steps.transpose(1, 2) @ top - scale * (changes.transpose(1, 2) @ solved)
+        return -(self.scale[:, None] * g + found[..., 0])
 
 
 def _run(energy: Energy, start: Tensor, options: LbfgsOptions) -> Minimum:
@@ -186,17 +189,18 @@ def _advance(energy: Energy, rows: _Rows, options: LbfgsOptions) -> None:
     rows.evaluations = rows.evaluations + ~rows.done
     slope = (new_g * rows.d).sum(1)
     over = rows.search.step(new_f, new_g, slope, smallest=options.xtol, most=options.searches)
-    at = (over & ~rows.done).nonzero()[:, 0]
+    taken = over & ~rows.done
+    at = taken.nonzero()[:, 0]
     if not len(at):
         return
-    found = rows.search.low.rows(at)
-    step = found.t[:, None] * rows.d[at]
+    steps = rows.search.low.t[:, None] * rows.d
+    rows.history.add(taken, steps, rows.search.low.g - rows.g)
+    found, step = rows.search.low.rows(at), steps[at]
     change = (rows.f[at] - found.f).abs()
-    rows.history.add(at, step, found.g - rows.g[at])
     rows.x[at] += step
     rows.f[at], rows.g[at] = found.f, found.g
     rows.iterations[at] += 1
-    rows.d[at] = rows.history.direction(at, found.g)
+    rows.d[at] = rows.history.directions(rows.g)[at]
     slope = (found.g * rows.d[at]).sum(1)
     converged = (
         (found.g.abs().amax(1) <= options.gtol)
