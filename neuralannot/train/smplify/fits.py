@@ -26,11 +26,14 @@ from neuralannot.train.smplify.placing import (
     Torso,
     placed_in_picture,
     placed_in_space,
+    rolled,
 )
 from neuralannot.train.smplify.settings import SmplifySetting
 from neuralannot.train.smplify.unknowns import Unknowns
 
 _MAIN = {"smpl": "body_pose", "smplx": "body_pose", "mano": "hand_pose"}
+# The axis that a body is long along at rest: about it the near and the far side change places.
+_LONG = {"smpl": (0.0, 1.0, 0.0), "smplx": (0.0, 1.0, 0.0), "mano": (1.0, 0.0, 0.0), "flame": (0.0, 1.0, 0.0)}
 _HANDS, _FACE = ("left_hand_pose", "right_hand_pose"), ("jaw_pose",)
 
 
@@ -184,22 +187,28 @@ class _Fitter:
             first = placed_in_space(
                 self.chart, self.moments, rest, evidence, self.torso.joints, whole=setting.whole_body
             )
-            return [(_turned(first, angle), None) for angle in setting.headings]
+            return [(self._turned(first, angle), None) for angle in setting.headings]
         if setting.upright and self.chart.model != "mano":
             upright = torch.diag(rest.root.new_tensor([1.0, -1.0, -1.0]))
             rest = replace(rest, root=upright @ rest.root)
-        first = placed_in_picture(self.chart, self.moments, rest, evidence, self.torso)
-        found = self._camera(evidence, first)
+        if setting.rolled:
+            return [(self._camera(evidence, rest, angle), None) for angle in setting.headings]
+        found = self._camera(evidence, rest, 0.0)
         sideways = None
         if setting.side_view is not None:
             sideways = (self.torso.width(evidence) < setting.side_view).nonzero()[:, 0]
-        starts: list[tuple[State, Tensor | None]] = []
-        for number, angle in enumerate(setting.headings):
-            starts.append((_turned(found, angle), sideways if number else None))
-        return starts
+        return [
+            (self._turned(found, angle), sideways if number else None)
+            for number, angle in enumerate(setting.headings)
+        ]
 
-    def _camera(self, evidence: Evidence, first: State) -> State:
+    def _camera(self, evidence: Evidence, rest: State, angle: float) -> State:
+        """Bodies at rest, turned and moved to where the torso looks as in the picture."""
         setting = self.setting
+        first = self._turned(rest, angle)
+        if setting.rolled:
+            first = rolled(self.chart, self.moments, first, evidence, self.torso)
+        first = placed_in_picture(self.chart, self.moments, first, evidence, self.torso)
         objective = CameraObjective.of(
             self.chart,
             self.moments,
@@ -211,6 +220,14 @@ class _Fitter:
         )
         found = self._lowered(objective, first.transl.new_zeros(len(first), 6))
         return objective.state(found.x, first)
+
+    def _turned(self, state: State, angle: float) -> State:
+        """Bodies turned about their own long axis."""
+        if not angle:
+            return state
+        axis = _LONG[self.chart.model]
+        turn = axis_angle_to_matrix(state.root.new_tensor([angle * part for part in axis]))
+        return replace(state, root=state.root @ turn)
 
     def _staged(self, evidence: Evidence, state: State, tried: Tensor | None, *, is_begun: bool) -> _Run:
         if tried is not None:
@@ -285,12 +302,6 @@ class _Run:
             iterations,
             self.converged.index_copy(0, at, other.converged[lower]),
         )
-
-
-def _turned(state: State, angle: float) -> State:
-    """Bodies turned about their own vertical."""
-    turn = axis_angle_to_matrix(state.root.new_tensor([0.0, angle, 0.0]))
-    return replace(state, root=state.root @ turn) if angle else state
 
 
 def _wide(evidence: Evidence, setting: SmplifySetting) -> Evidence:

@@ -116,6 +116,22 @@ def placed_in_picture(
     return replace(rest, transl=torch.cat([across, depth[:, None]], 1) - centre)
 
 
+def rolled(chart: Chart, moments: JointMoments, rest: State, evidence: Evidence, torso: Torso) -> State:
+    """`rest` turned about the camera's axis so that its torso, or where fewer than two of its joints are
+    seen all that are, lies as in the picture."""
+    posed = moments(chart.rotations(rest), rest.codes)[..., :2]
+    mask = _torso_mask(evidence.valid, torso.joints, least=2)
+    flat, seen = (
+        torch.where(mask[..., None], points - _spread(points, mask)[1][:, None], 0)
+        for points in (posed, evidence.joints)
+    )
+    along = (flat * seen).sum((1, 2))
+    aside = (flat[..., 0] * seen[..., 1] - flat[..., 1] * seen[..., 0]).sum(1)
+    angle = torch.atan2(aside, along)
+    turn = axis_angle_to_matrix(torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), angle], 1))
+    return replace(rest, root=turn @ rest.root)
+
+
 def _spread(points: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """(B,) how far from their centre the valid points (B, K, D) are, and (B, D) the centre."""
     mask = valid[..., None].to(points)

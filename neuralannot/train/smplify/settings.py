@@ -46,7 +46,8 @@ class SmplifySetting:
     fitted, the best kept; `side_view`: px between the shoulders, below which the headings after the first are
     tried (None: always); `depth_weight`: of the depth's distance from that by similar triangles, metres,
     squared as the stages' weights are; `upright`: whether the first guess is a body that faces the camera,
-    not one whose axes are the camera's. `headings` hold in 3D too where the torso's joints do not say
+    not one whose axes are the camera's; `rolled`: whether each heading's guess is turned in the picture until
+    its torso lies as seen and then finds a camera of its own, and all headings are tried. `headings` hold in 3D too where the torso's joints do not say
     (`whole_body`: where they do not, the other joints are asked).
     """
 
@@ -60,6 +61,7 @@ class SmplifySetting:
     side_view: float | None = None
     depth_weight: float = 100.0
     upright: bool = True
+    rolled: bool = True
     whole_body: bool = True
 
     def __post_init__(self) -> None:
@@ -104,6 +106,7 @@ PUBLISHED_2D = SmplifySetting(
     headings=(0.0, math.pi),
     side_view=25.0,
     upright=False,
+    rolled=False,
     whole_body=False,
 )
 #: SMPLify-X on 3D joints, by the paper's supplementary (B).
