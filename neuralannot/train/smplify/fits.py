@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,11 +14,13 @@ from neuralannot.body_models.moments import JointMoments
 from neuralannot.train.fitting.charts import Chart, State
 from neuralannot.train.fitting.evidence import Evidence
 from neuralannot.train.fitting.gaussians import PoseGaussians
+from neuralannot.train.fitting.levenberg import levenberg_marquardt
 from neuralannot.train.joint_points import JointPoints
 from neuralannot.train.priors import PosePrior
 from neuralannot.train.rotations import axis_angle_to_matrix
-from neuralannot.train.smplify.adam import minimise_adam
+from neuralannot.train.smplify.adam import AdamOptions, minimise_adam
 from neuralannot.train.smplify.lbfgs import LbfgsOptions, minimise_lbfgs
+from neuralannot.train.smplify.least_squares import beliefs_of
 from neuralannot.train.smplify.minimum import Energy, Minimum
 from neuralannot.train.smplify.objective import Objective, weighed
 from neuralannot.train.smplify.placing import (
@@ -28,7 +30,7 @@ from neuralannot.train.smplify.placing import (
     placed_in_space,
     rolled,
 )
-from neuralannot.train.smplify.settings import SmplifySetting
+from neuralannot.train.smplify.settings import LevenbergOptions, SmplifySetting, Stage
 from neuralannot.train.smplify.unknowns import Unknowns
 
 _MAIN = {"smpl": "body_pose", "smplx": "body_pose", "mano": "hand_pose"}
@@ -232,13 +234,16 @@ class _Fitter:
     def _staged(self, evidence: Evidence, state: State, tried: Tensor | None, *, is_begun: bool) -> _Run:
         if tried is not None:
             evidence, state = evidence.rows(tried), state.rows(tried)
+        stages = self.stages[-1:] if is_begun else self.stages
+        if isinstance(self.setting.optimiser, LevenbergOptions):
+            return self._damped(evidence, state, stages, self.setting.optimiser.steps)
         x = self.unknowns.of(state)
         if not is_begun:  # encoding is not exact; zero is
             x[:, 3 : len(self.unknowns) - self.chart.num_codes - 3] = 0
         root = state.root
         iterations = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         fixed = x[:, -3:].clone()
-        for stage in self.stages[-1:] if is_begun else self.stages:
+        for stage in stages:
             objective = Objective(
                 self.unknowns,
                 self.moments,
@@ -258,11 +263,22 @@ class _Fitter:
             x = torch.cat([torch.zeros_like(x[:, :3]), x[:, 3:]], 1)
         return _Run(self.unknowns.state(x, root), found.value, iterations, found.converged)
 
+    def _damped(self, evidence: Evidence, state: State, stages: Sequence[Stage], steps: int) -> _Run:
+        energy = iterations = state.transl.new_zeros(len(state))
+        for stage in stages:
+            beliefs = beliefs_of(self.unknowns, stage, self.gaussians, like=state.pose)
+            weighted = weighed(evidence, stage, self.hands, self.face)
+            found = levenberg_marquardt(self.chart, self.moments, weighted, beliefs, state, steps=steps)
+            state, before, energy = found.state, energy, found.energy
+            iterations = iterations + found.steps
+        return _Run(state, energy, iterations.long(), torch.isfinite(energy) & (before == before))
+
     def _lowered(self, energy: Energy, x: Tensor) -> Minimum:
         options = self.setting.optimiser
-        if isinstance(options, LbfgsOptions):
-            return minimise_lbfgs(energy, x, options)
-        return minimise_adam(energy, x, options)
+        if isinstance(options, AdamOptions):
+            return minimise_adam(energy, x, options)
+        # A camera's six numbers, with Levenberg's and Marquardt's too.
+        return minimise_lbfgs(energy, x, options if isinstance(options, LbfgsOptions) else None)
 
 
 @dataclass(frozen=True, eq=False)

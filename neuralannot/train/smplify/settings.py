@@ -35,27 +35,42 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class LevenbergOptions:
+    """Damped least squares instead (`fitting.levenberg`): `steps` of each stage. Of rotations, without
+    bending terms, the translation free."""
+
+    steps: int = 40
+
+
+Optimiser = LbfgsOptions | AdamOptions | LevenbergOptions
+
+
+@dataclass(frozen=True)
 class SmplifySetting:
     """How bodies are fitted.
 
     `stages`: one after another, each from where the last ended; with a start given only the last is run.
     `data_weight`: of the sum of all joints' robust squares (not squared again); `scale`: Geman and McClure's
     sigma, in metres or pixels. `pose`: what is unknown of a body or a MANO hand, `rotations` or a prior's
-    `latents`. `optimiser`: L-BFGS or Adam, and when a stage ends. `moves`: whether the translation stays
-    free once the camera is found. In pictures: `headings`: turns about the body's vertical, radians, each
-    fitted, the best kept; `side_view`: px between the shoulders, below which the headings after the first are
-    tried (None: always); `depth_weight`: of the depth's distance from that by similar triangles, metres,
-    squared as the stages' weights are; `upright`: whether the first guess is a body that faces the camera,
-    not one whose axes are the camera's; `rolled`: whether each heading's guess is turned in the picture until
-    its torso lies as seen and then finds a camera of its own, and all headings are tried. `headings` hold in 3D too where the torso's joints do not say
-    (`whole_body`: where they do not, the other joints are asked).
+    `latents`. `optimiser`: which, and when a stage ends. `moves`: whether the translation stays free once
+    the camera is found, in pictures.
+
+    `headings`: turns about the body's long axis, radians, from each of which it is fitted, the fit of least
+    energy kept; `side_view`: px between the shoulders, below which headings after the first are tried (None:
+    always). Of pictures: `depth_weight`: of the depth's distance from that by similar triangles, metres,
+    squared as the stages' weights are; `upright`: whether the first guess faces the camera, not along the
+    camera's axes; `rolled`: whether each heading's guess is turned in the picture until its torso lies as
+    seen, and finds a camera of its own. In space: `whole_body`: whether all joints say how the body is turned
+    where the torso's do not.
+
+    Raises ValueError where fields do not fit.
     """
 
     stages: tuple[Stage, ...]
     data_weight: float
     scale: float
     pose: str
-    optimiser: LbfgsOptions | AdamOptions
+    optimiser: Optimiser
     moves: bool = True
     headings: tuple[float, ...] = (0.0,)
     side_view: float | None = None
@@ -74,6 +89,13 @@ class SmplifySetting:
         for name in ("data_weight", "scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if isinstance(self.optimiser, LevenbergOptions):
+            uneven = any(stage.bending or stage.shape != stage.expression for stage in self.stages)
+            if self.pose != "rotations" or not self.moves or uneven:
+                raise ValueError(
+                    "LevenbergOptions are for rotations, moves=True, stages without bending and with one "
+                    "weight for shape and expression; use LbfgsOptions"
+                )
 
 
 def _published_stages() -> tuple[Stage, ...]:
