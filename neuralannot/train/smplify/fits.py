@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,13 +14,12 @@ from neuralannot.body_models.moments import JointMoments
 from neuralannot.train.fitting.charts import Chart, State
 from neuralannot.train.fitting.evidence import Evidence
 from neuralannot.train.fitting.gaussians import PoseGaussians
-from neuralannot.train.fitting.levenberg import levenberg_marquardt
 from neuralannot.train.joint_points import JointPoints
 from neuralannot.train.priors import PosePrior
 from neuralannot.train.rotations import axis_angle_to_matrix
 from neuralannot.train.smplify.adam import AdamOptions, minimise_adam
-from neuralannot.train.smplify.lbfgs import LbfgsOptions, minimise_lbfgs
-from neuralannot.train.smplify.least_squares import beliefs_of
+from neuralannot.train.smplify.curvature import Rescaled
+from neuralannot.train.smplify.lbfgs import minimise_lbfgs
 from neuralannot.train.smplify.minimum import Energy, Minimum
 from neuralannot.train.smplify.objective import Objective, weighed
 from neuralannot.train.smplify.placing import (
@@ -30,7 +29,7 @@ from neuralannot.train.smplify.placing import (
     placed_in_space,
     rolled,
 )
-from neuralannot.train.smplify.settings import LevenbergOptions, SmplifySetting, Stage
+from neuralannot.train.smplify.settings import SmplifySetting
 from neuralannot.train.smplify.unknowns import Unknowns
 
 _MAIN = {"smpl": "body_pose", "smplx": "body_pose", "mano": "hand_pose"}
@@ -235,8 +234,6 @@ class _Fitter:
         if tried is not None:
             evidence, state = evidence.rows(tried), state.rows(tried)
         stages = self.stages[-1:] if is_begun else self.stages
-        if isinstance(self.setting.optimiser, LevenbergOptions):
-            return self._damped(evidence, state, stages, self.setting.optimiser.steps)
         x = self.unknowns.of(state)
         if not is_begun:  # encoding is not exact; zero is
             x[:, 3 : len(self.unknowns) - self.chart.num_codes - 3] = 0
@@ -252,7 +249,11 @@ class _Fitter:
                 root,
                 self.gaussians,
             )
-            if self.setting.moves or not evidence.is_picture:
+            if self.setting.rescaled:
+                rescaled = Rescaled(objective, x)
+                found = self._lowered(rescaled, torch.zeros_like(x))
+                x = rescaled.back(found.x, torch.arange(len(x), device=x.device))
+            elif self.setting.moves or not evidence.is_picture:
                 found = self._lowered(objective, x)
                 x = found.x
             else:
@@ -263,22 +264,11 @@ class _Fitter:
             x = torch.cat([torch.zeros_like(x[:, :3]), x[:, 3:]], 1)
         return _Run(self.unknowns.state(x, root), found.value, iterations, found.converged)
 
-    def _damped(self, evidence: Evidence, state: State, stages: Sequence[Stage], steps: int) -> _Run:
-        energy = iterations = state.transl.new_zeros(len(state))
-        for stage in stages:
-            beliefs = beliefs_of(self.unknowns, stage, self.gaussians, like=state.pose)
-            weighted = weighed(evidence, stage, self.hands, self.face)
-            found = levenberg_marquardt(self.chart, self.moments, weighted, beliefs, state, steps=steps)
-            state, before, energy = found.state, energy, found.energy
-            iterations = iterations + found.steps
-        return _Run(state, energy, iterations.long(), torch.isfinite(energy) & (before == before))
-
     def _lowered(self, energy: Energy, x: Tensor) -> Minimum:
         options = self.setting.optimiser
         if isinstance(options, AdamOptions):
             return minimise_adam(energy, x, options)
-        # A camera's six numbers, with Levenberg's and Marquardt's too.
-        return minimise_lbfgs(energy, x, options if isinstance(options, LbfgsOptions) else None)
+        return minimise_lbfgs(energy, x, options)
 
 
 @dataclass(frozen=True, eq=False)

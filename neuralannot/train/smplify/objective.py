@@ -16,8 +16,8 @@ from neuralannot.train.fitting.gaussians import PoseGaussians
 from neuralannot.train.smplify.settings import Stage
 from neuralannot.train.smplify.unknowns import Unknowns
 
-# SMPL's elbows and knees: the joint, the axis about which it bends, and the sign of bending the wrong way.
-_BENDS = ((18, 1, 1.0), (19, 1, -1.0), (4, 0, -1.0), (5, 0, -1.0))
+#: SMPL's elbows and knees: the joint, the axis about which it bends, and the sign of bending the wrong way.
+BENDS = ((18, 1, 1.0), (19, 1, -1.0), (4, 0, -1.0), (5, 0, -1.0))
 _BODY = ("body_pose", "hand_pose")
 
 
@@ -74,7 +74,7 @@ class Objective:
 
     def _bent(self, pose: Tensor) -> Tensor:
         """(b,): exp(2 angle) of elbows and knees; grows where they bend the wrong way."""
-        angles = torch.stack([sign * pose[:, joint - 1, axis] for joint, axis, sign in _BENDS], 1)
+        angles = torch.stack([sign * pose[:, joint - 1, axis] for joint, axis, sign in BENDS], 1)
         return (2 * angles).exp().sum(1)
 
 

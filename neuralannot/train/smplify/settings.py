@@ -34,15 +34,7 @@ class Stage:
     scale: float = 1.0
 
 
-@dataclass(frozen=True)
-class LevenbergOptions:
-    """Damped least squares instead (`fitting.levenberg`): `steps` of each stage. Of rotations, without
-    bending terms, the translation free."""
-
-    steps: int = 40
-
-
-Optimiser = LbfgsOptions | AdamOptions | LevenbergOptions
+Optimiser = LbfgsOptions | AdamOptions
 
 
 @dataclass(frozen=True)
@@ -77,6 +69,7 @@ class SmplifySetting:
     depth_weight: float = 100.0
     upright: bool = True
     rolled: bool = True
+    rescaled: bool = True
     whole_body: bool = True
 
     def __post_init__(self) -> None:
@@ -89,13 +82,6 @@ class SmplifySetting:
         for name in ("data_weight", "scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if isinstance(self.optimiser, LevenbergOptions):
-            uneven = any(stage.bending or stage.shape != stage.expression for stage in self.stages)
-            if self.pose != "rotations" or not self.moves or uneven:
-                raise ValueError(
-                    "LevenbergOptions are for rotations, moves=True, stages without bending and with one "
-                    "weight for shape and expression; use LbfgsOptions"
-                )
 
 
 def _published_stages() -> tuple[Stage, ...]:
@@ -129,6 +115,7 @@ PUBLISHED_2D = SmplifySetting(
     side_view=25.0,
     upright=False,
     rolled=False,
+    rescaled=False,
     whole_body=False,
 )
 #: SMPLify-X on 3D joints, by the paper's supplementary (B).
