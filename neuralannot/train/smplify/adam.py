@@ -43,7 +43,9 @@ def minimise_adam(energy: Energy, start: Tensor, options: AdamOptions | None = N
         x = start.detach().clone()
         f, g = with_gradient(energy, x, of)
         done = ~torch.isfinite(f)
-        result = Minimum(x.clone(), f.clone(), torch.zeros_like(of), torch.ones_like(of), done.clone() & False)
+        result = Minimum(
+            x.clone(), f.clone(), torch.zeros_like(of), torch.ones_like(of), done.clone() & False
+        )
         mean, square, earlier = torch.zeros_like(x), torch.zeros_like(x), f.clone()
         for number in range(1, options.iterations + 1):
             flat = g.abs().sum(1) <= 0 if not x.shape[1] else g.abs().amax(1) <= options.gtol

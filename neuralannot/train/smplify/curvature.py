@@ -79,7 +79,8 @@ def curvature(objective: Objective, x: Tensor) -> Tensor:
 
 
 def _of_pose(objective: Objective, name: str, pose: Tensor) -> Tensor:
-    """(B, D, D): the priors' second derivatives by a parameter's rotations (B, D / 3, 3); none of latents'."""
+    """(B, D, D): the priors' second derivatives by a parameter's rotations (B, D / 3, 3), latents' left
+    out."""
     stage, unknowns = objective.stage, objective.unknowns
     flat = pose.flatten(1)
     weight = stage.hand

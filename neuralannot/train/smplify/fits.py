@@ -32,6 +32,7 @@ from neuralannot.train.smplify.placing import (
 from neuralannot.train.smplify.settings import SmplifySetting
 from neuralannot.train.smplify.unknowns import Unknowns
 
+_BATCH_CPU, _BATCH = 256, 2048
 _MAIN = {"smpl": "body_pose", "smplx": "body_pose", "mano": "hand_pose"}
 # The axis that a body is long along at rest: about it the near and the far side change places.
 _LONG = {"smpl": (0.0, 1.0, 0.0), "smplx": (0.0, 1.0, 0.0), "mano": (1.0, 0.0, 0.0), "flame": (0.0, 1.0, 0.0)}
@@ -69,9 +70,9 @@ def fit_smplify(
     hands: Tensor | None = None,
     face: Tensor | None = None,
     start: State | Mapping[str, Tensor] | None = None,
-    batch: int = 1024,
+    batch: int | None = None,
 ) -> SmplifyFits:
-    """Fit bodies to joints, `batch` at once, on the device of the joints.
+    """Fit bodies to joints, `batch` at once (256 on a CPU, else 2,048), on the device of the joints.
 
     `points`: the body's K joints that the evidence is of; `evidence`: joints in the camera's frame or in the
     picture, whose weight and scale are the setting's, not its own. `torso` (P,): joints by which heading and
@@ -81,7 +82,8 @@ def fit_smplify(
     left and right, whose latents are then fitted. `start`: parameters, a network's say, instead of rest; only
     the last stage is run from there.
 
-    The computation is in float64. Raises ValueError for shapes that do not fit, and for a prior that does not
+    Computed in float64, the fits are float32. The body, its `points` and priors must be on the joints' device.
+    Raises ValueError for shapes that do not fit, and for a prior that does not
     fit the setting.
     """
     fitter = _Fitter(body, points, evidence, setting, prior, hand_priors, hands, face, torso)
@@ -91,6 +93,7 @@ def fit_smplify(
     if evidence.confidence is not None:
         valid &= ((evidence.confidence > 0) & evidence.valid & known).any(1)
     rows = valid.nonzero()[:, 0]
+    batch = batch or (_BATCH_CPU if valid.device.type == "cpu" else _BATCH)
     begun = None if start is None else fitter.begun(start, count)
     pieces = [
         fitter.fitted(_known(evidence.rows(some), known), None if begun is None else begun.rows(some))
@@ -143,7 +146,6 @@ class _Fitter:
         self.rest = self.unknowns.state(zero, empty.root)
         at_rest = self.moments(self.chart.rotations(self.rest), self.rest.codes)[0]
         self.torso = Torso.of(torso.to(device), at_rest[torso.to(device)])
-        self.stages = [stage for stage in setting.stages]
 
     def begun(self, start: State | Mapping[str, Tensor], count: int) -> State:
         state = start if isinstance(start, State) else self.chart.state(start)
@@ -233,7 +235,7 @@ class _Fitter:
     def _staged(self, evidence: Evidence, state: State, tried: Tensor | None, *, is_begun: bool) -> _Run:
         if tried is not None:
             evidence, state = evidence.rows(tried), state.rows(tried)
-        stages = self.stages[-1:] if is_begun else self.stages
+        stages = self.setting.stages[-1:] if is_begun else self.setting.stages
         x = self.unknowns.of(state)
         if not is_begun:  # encoding is not exact; zero is
             x[:, 3 : len(self.unknowns) - self.chart.num_codes - 3] = 0
@@ -367,7 +369,9 @@ def _check(
     if joints.ndim != 3 or joints.shape[1:] != (count, width):
         raise ValueError(f"joints must be (B, {count}, {width}), got {tuple(joints.shape)}")
     if valid.shape != joints.shape[:2] or valid.dtype != torch.bool:
-        raise ValueError(f"valid must be {tuple(joints.shape[:2])} bool, got {tuple(valid.shape)} {valid.dtype}")
+        raise ValueError(
+            f"valid must be {tuple(joints.shape[:2])} bool, got {tuple(valid.shape)} {valid.dtype}"
+        )
     for name, index in (("torso", torso), ("hands", hands), ("face", face)):
         if index is not None and (
             index.ndim != 1 or index.is_floating_point() or ((index < 0) | (index >= count)).any()
@@ -375,9 +379,7 @@ def _check(
             raise ValueError(f"{name} must be numbers of joints, (P,) integers from 0 to {count - 1}")
 
 
-def _together(
-    pieces: list[_Piece], rows: Tensor, valid: Tensor, fitter: _Fitter, joints: int
-) -> SmplifyFits:
+def _together(pieces: list[_Piece], rows: Tensor, valid: Tensor, fitter: _Fitter, joints: int) -> SmplifyFits:
     """All rows, those without a joint NaN."""
     count = len(valid)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -73,8 +73,10 @@ class _Rows:
     converged: Tensor
 
     def rows(self, index: Tensor) -> _Rows:
-        values = (getattr(self, f.name) for f in fields(self))
-        return _Rows(*(v[index] if isinstance(v, Tensor) else v.rows(index) for v in values))
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(
+            self, **{n: v[index] if isinstance(v, Tensor) else v.rows(index) for n, v in values.items()}
+        )
 
 
 @dataclass(eq=False)

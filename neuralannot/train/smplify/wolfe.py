@@ -7,7 +7,8 @@ then narrowed. One evaluation moves every line on by one step, whatever phase it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,17 +64,18 @@ class Searches:
         return Searches(first, first, first, first, trial, no, no, no.long(), reach)
 
     def rows(self, index: Tensor) -> Searches:
-        values = (getattr(self, f.name) for f in fields(self))
-        return Searches(*(v.rows(index) if isinstance(v, Points) else v[index] for v in values))
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(
+            self, **{n: v.rows(index) if isinstance(v, Points) else v[index] for n, v in values.items()}
+        )
 
     def where(self, keep: Tensor, other: Searches) -> Searches:
-        found = []
+        found: dict[str, Any] = {}
         for field in fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            found.append(
-                mine.where(keep, theirs) if isinstance(mine, Points) else torch.where(keep, mine, theirs)
-            )
-        return Searches(*found)
+            is_point = isinstance(mine, Points)
+            found[field.name] = mine.where(keep, theirs) if is_point else torch.where(keep, mine, theirs)
+        return replace(self, **found)
 
     def step(self, f: Tensor, g: Tensor, slope: Tensor, *, smallest: float, most: int) -> Tensor:
         """Take in the trials' values; (b,) bool says which searches are over: their point is `low`.
@@ -112,9 +114,7 @@ class Searches:
         trial = _cubic(self.previous, new, new.t + _GROW_LEAST * span, new.t * _GROW_MOST)
         return _Grown(new, low, high, trial, bracket), accept
 
-    def _narrow(
-        self, new: Points, enough: Tensor, flat: Tensor, smallest: float
-    ) -> tuple[_Narrowed, Tensor]:
+    def _narrow(self, new: Points, enough: Tensor, flat: Tensor, smallest: float) -> tuple[_Narrowed, Tensor]:
         worse = ~enough | (new.f >= self.low.f)
         turn = ~worse & ~flat & (new.slope * (self.high.t - self.low.t) >= 0)
         high = new.where(worse, self.low.where(turn, self.high))
