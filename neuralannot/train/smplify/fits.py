@@ -82,9 +82,8 @@ def fit_smplify(
     left and right, whose latents are then fitted. `start`: parameters, a network's say, instead of rest; only
     the last stage is run from there.
 
-    Computed in float64, the fits are float32. The body, its `points` and priors must be on the joints' device.
-    Raises ValueError for shapes that do not fit, and for a prior that does not
-    fit the setting.
+    Computed in float64. Body and `points` must be on the joints' device. Raises ValueError for shapes that do
+    not fit, and for a prior that does not fit the setting.
     """
     fitter = _Fitter(body, points, evidence, setting, prior, hand_priors, hands, face, torso)
     count = len(evidence.joints)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,10 +74,11 @@ class _Rows:
     converged: Tensor
 
     def rows(self, index: Tensor) -> _Rows:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(
-            self, **{n: v[index] if isinstance(v, Tensor) else v.rows(index) for n, v in values.items()}
-        )
+        found: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            found[field.name] = value[index] if isinstance(value, Tensor) else value.rows(index)
+        return replace(self, **found)
 
 
 @dataclass(eq=False)

@@ -115,14 +115,14 @@ _PUBLISHED = _official()
 _PUBLISHED_LIMITS = LbfgsOptions(iterations=30 * 30, evaluations=30 * 37, searches=30)
 # The unknowns are rescaled before each stage, the last of which is run three times.
 _TUNED_LIMITS = LbfgsOptions(iterations=50, history=30, gtol=1e-6, ftol=1e-6, window=10)
-# Before the last stage: at least so much of the pose's weight, and a quarter of it of the codes'.
-_LOOSER = {"smpl": 15.0, "smplx": 15.0, "mano": 3.0, "flame": 3.0}
-_LOOSER_2D = {"smpl": 30.0, "smplx": 30.0, "mano": 30.0, "flame": 3.0}
+# Before the last stage: at least such weights of the pose and of the codes.
+_LOOSER = {"smpl": (15.0, 3.0), "smplx": (15.0, 3.0), "mano": (3.0, 1.0), "flame": (3.0, 1.0)}
+_LOOSER_2D = {"smpl": (10.0, 10.0), "smplx": (10.0, 10.0), "mano": (10.0, 10.0), "flame": (3.0, 1.0)}
 _TUNED_2D = {
-    "smpl": _last(2.4, 5.0, bending=15.0),
-    "smplx": _last(2.4, 5.0, bending=15.0),
+    "smpl": _last(2.4, 2.5, bending=15.0),
+    "smplx": _last(2.4, 2.5, bending=15.0),
     "mano": _last(1.0, 1.0),
-    "flame": _last(1.0, 1.0, jaw=10.0),
+    "flame": _last(0.3, 0.3, jaw=3.0),
 }
 _BODY = {
     "clean": _last(0.7, 0.1, bending=2.0),
@@ -180,14 +180,14 @@ def tuned(model: str, *, picture: bool, joints: str = "clean") -> SmplifySetting
     if joints not in JOINTS:
         raise ValueError(f"joints must be one of {', '.join(JOINTS)}, got {joints!r}")
     final = _TUNED_2D[model] if picture else _TUNED_3D[model][joints]
-    looser = (_LOOSER_2D if picture else _LOOSER)[model]
+    pose, codes = (_LOOSER_2D if picture else _LOOSER)[model]
     first = replace(
         final,
-        pose=max(final.pose, looser),
-        hand=max(final.hand, looser),
-        shape=max(final.shape, looser / 4),
-        expression=max(final.expression, looser / 4),
-        bending=max(final.bending, _BENDING * looser) if final.bending else 0.0,
+        pose=max(final.pose, pose),
+        hand=max(final.hand, pose),
+        shape=max(final.shape, codes),
+        expression=max(final.expression, codes),
+        bending=max(final.bending, _BENDING * pose) if final.bending else 0.0,
     )
     setting = published(model, picture=picture)
     return replace(

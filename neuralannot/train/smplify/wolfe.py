@@ -64,10 +64,11 @@ class Searches:
         return Searches(first, first, first, first, trial, no, no, no.long(), reach)
 
     def rows(self, index: Tensor) -> Searches:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(
-            self, **{n: v.rows(index) if isinstance(v, Points) else v[index] for n, v in values.items()}
-        )
+        found: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            found[field.name] = value.rows(index) if isinstance(value, Points) else value[index]
+        return replace(self, **found)
 
     def where(self, keep: Tensor, other: Searches) -> Searches:
         found: dict[str, Any] = {}
