@@ -25,10 +25,11 @@ from neuralannot.body_models import load_body_model
 from neuralannot.images import write_image
 from neuralannot.joint_sets import JOINT_SETS
 from neuralannot.train import annotate as room
-from neuralannot.train import packing
+from neuralannot.train import packing, parts
 from neuralannot.train.annotate import AnnotateResult, restored
 from neuralannot.train.checkpoint import load_checkpoint, save_checkpoint
 from neuralannot.train.distributed import World
+from neuralannot.train.estimates import estimates as network_estimates
 from neuralannot.train.fit import fit
 from neuralannot.train.network import project
 from neuralannot.train.run import read_data
@@ -81,7 +82,7 @@ def estimates(checkpoint: Path) -> dict[str, Any]:
     data = read_data(found.config, checkpoint.parent / "crops", ALONE)
     machinery = restored(found, found.config, data, ALONE.device)
     rows = np.flatnonzero(data.usable)
-    said = next(room.estimates(machinery, found.config, data, [rows]))
+    said = next(network_estimates(machinery, found.config, data, [rows]))
     given = {n: torch.tensor(v) for n, v in said.items() if n != "error"}
     with torch.inference_mode():
         joints = machinery.body.joints(**given)
@@ -346,8 +347,9 @@ warnings.simplefilter("ignore")
 import torch
 torch.set_num_threads(1)
 from neuralannot.train import annotate as room
+from neuralannot.train import parts
 from neuralannot.train.distributed import leave_world
-room._CHUNK = 2
+parts.CHUNK = 2
 {before}
 room.annotate(sys.argv[1], sys.argv[2])
 leave_world()
@@ -357,14 +359,14 @@ leave_world()
 # The third part is being written.
 DIES = """
 import os, signal
-calls, real = [], room.write_table
+calls, real = [], parts.write_table
 def write(path, *content):
     calls.append(path)
     if len(calls) == 3:
         path.with_name(f".{path.name}.1-1.tmp").write_bytes(b"half of it")
         os.kill(os.getpid(), signal.SIGKILL)
     real(path, *content)
-room.write_table = write
+parts.write_table = write
 """
 
 
@@ -381,7 +383,7 @@ def start(
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(room, "_CHUNK", 2)
+    monkeypatch.setattr(parts, "CHUNK", 2)
 
 
 def parts_of(out: Path) -> dict[str, tuple[int, bytes]]:

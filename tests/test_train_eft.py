@@ -12,9 +12,10 @@ from training_runs import a_run, studio
 from neuralannot.train.annotate import annotate, restored
 from neuralannot.train.checkpoint import load_checkpoint
 from neuralannot.train.distributed import World
-from neuralannot.train.eft import EftOptions, exemplar_estimates
+from neuralannot.train.eft import exemplar_estimates
 from neuralannot.train.estimates import estimates
 from neuralannot.train.fit import fit
+from neuralannot.train.method_options import EftOptions, MethodOptions
 from neuralannot.train.run import read_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
@@ -77,7 +78,9 @@ def test_a_sample_that_is_good_enough_is_left_alone(run):
 
 def test_annotate_by_eft(checkpoint, tmp_path):
     said = annotate(checkpoint, tmp_path / "network", method="network")
-    tuned = annotate(checkpoint, tmp_path / "eft", method="eft", eft=EftOptions(steps=3, lr=1e-3))
+    tuned = annotate(
+        checkpoint, tmp_path / "eft", method="eft", options=MethodOptions(eft=EftOptions(steps=3, lr=1e-3))
+    )
     assert tuned.count == said.count
     assert tuned.error < said.error
 
@@ -85,7 +88,9 @@ def test_annotate_by_eft(checkpoint, tmp_path):
 def test_in_pictures_alone(tmp_path):
     checkpoint = fit(a_run("ffhq", data=[str(studio("ffhq", 4))]), tmp_path / "run").checkpoint
     said = annotate(checkpoint, tmp_path / "network", method="network")
-    tuned = annotate(checkpoint, tmp_path / "eft", method="eft", eft=EftOptions(steps=3, lr=1e-3))
+    tuned = annotate(
+        checkpoint, tmp_path / "eft", method="eft", options=MethodOptions(eft=EftOptions(steps=3, lr=1e-3))
+    )
     assert tuned.error < said.error
 
 

@@ -19,7 +19,8 @@ from neuralannot.train.config import PRESETS, config_with
 from neuralannot.train.distributed import World
 from neuralannot.train.evaluation import annotation_errors
 from neuralannot.train.fit import fit
-from neuralannot.train.refinement import Refinement, RefineOptions, prepare_refinement
+from neuralannot.train.method_options import MethodOptions, RefineOptions
+from neuralannot.train.refinement import Refinement, prepare_refinement
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data
 from neuralannot.train.sequences import neighbours
 
@@ -80,8 +81,8 @@ def test_refined_annotations_fit_the_joints_and_the_truth_better_than_the_networ
 def test_all_frames_of_a_person_have_one_shape_unless_each_shall_have_its_own(tmp_path):
     folder = studio("human36m", count=32)
     kept = {"method": "fitted", "data": [str(folder)], "every": 1}
-    for refine, shared in ((None, True), (RefineOptions(share_shape=False), False)):
-        made = annotate("human36m-smpl", tmp_path / str(shared), refine=refine, **kept)
+    for refine, shared in ((RefineOptions(), True), (RefineOptions(share_shape=False), False)):
+        made = annotate("human36m-smpl", tmp_path / str(shared), options=MethodOptions(refine=refine), **kept)
         gt = of(made.files)
         subjects = np.array([key[0] for key in gt.keys])
         frames = np.bincount(subjects)
@@ -95,11 +96,15 @@ def test_near_keeps_the_network_s_rotations():
     gts = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, refine in (
-            ("none", None),
+            ("none", RefineOptions()),
             ("near", RefineOptions(near=0.01)),
             ("far", RefineOptions(near=9.0)),
         ):
-            gts[name] = of(annotate(checkpoint, Path(folder) / name, refine=refine, views="best").files)
+            gts[name] = of(
+                annotate(
+                    checkpoint, Path(folder) / name, options=MethodOptions(refine=refine), views="best"
+                ).files
+            )
         said = of(annotate(checkpoint, Path(folder) / "network", method="network").files)
 
     def apart(one, other):
@@ -133,7 +138,7 @@ def test_other_options_do_not_take_the_parts_of_these(tmp_path):
     first = annotate(checkpoint, tmp_path)
     before = first.files[0].read_bytes()
     parts = {p: p.stat().st_mtime_ns for p in (tmp_path / "parts").iterdir()}
-    other = annotate(checkpoint, tmp_path, refine=RefineOptions(noise=0.05))
+    other = annotate(checkpoint, tmp_path, options=MethodOptions(refine=RefineOptions(noise=0.05)))
     assert other.files[0].read_bytes() != before
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "parts").iterdir()} == parts  # the network's are
     again = annotate(checkpoint, tmp_path)
@@ -151,9 +156,9 @@ def test_least_squares_alone_need_no_checkpoint_and_no_image(tmp_path):
     assert made.error < 0.002
     errors = annotation_errors(of(made.files), truth_of(folder, "Human36M_subject[15678]_*.json"))
     assert errors.means["mpvpe"] < 25
-    with pytest.raises(ValueError, match="fitted needs GT 3D joints, which mscoco has not; train a network"):
-        annotate("mscoco-smpl", tmp_path, method="fitted", data=[str(studio("mscoco"))])
-    with pytest.raises(ValueError, match="method must be one of refined, network, fitted, eft, got 'best'"):
+    with pytest.raises(
+        ValueError, match="method must be one of refined, network, fitted, smplify, spin, eft, got 'best'"
+    ):
         annotate("human36m-smpl", tmp_path, method="best")
 
 
@@ -229,7 +234,14 @@ def test_rows_without_a_joint_stay_as_they_were_and_say_so():
 
 def test_smplx_bodies_without_a_network_have_no_face(tmp_path):
     folder = studio("human36m", model="smplx")
-    made = annotate("human36m-smplx", tmp_path, method="fitted", refine=KNOWN, data=[str(folder)], every=1)
+    made = annotate(
+        "human36m-smplx",
+        tmp_path,
+        method="fitted",
+        options=MethodOptions(refine=KNOWN),
+        data=[str(folder)],
+        every=1,
+    )
     gt = of(made.files)
     assert made.error < 0.002
     assert not gt.valid["face"].any()
@@ -293,7 +305,7 @@ def test_what_was_prepared_is_taken_and_not_prepared_again(tmp_path, monkeypatch
         np.testing.assert_array_equal(other(rows)[name], value)
     # So does a run that goes on; other options are prepared anew.
     kept = {"method": "fitted", "data": [str(studio("human36m"))], "every": 1}
-    first = annotate("human36m-smpl", tmp_path, refine=KNOWN, **kept)
+    first = annotate("human36m-smpl", tmp_path, options=MethodOptions(refine=KNOWN), **kept)
     before = first.files[0].read_bytes()
 
     def never(*_):
@@ -301,16 +313,25 @@ def test_what_was_prepared_is_taken_and_not_prepared_again(tmp_path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(Refinement, "prepare", never)
-        assert annotate("human36m-smpl", tmp_path, refine=KNOWN, **kept).files[0].read_bytes() == before
+        assert (
+            annotate("human36m-smpl", tmp_path, options=MethodOptions(refine=KNOWN), **kept)
+            .files[0]
+            .read_bytes()
+            == before
+        )
         with pytest.raises(AssertionError, match="prepared again"):
-            annotate("human36m-smpl", tmp_path, refine=RefineOptions(noise=0.02), **kept)
+            annotate(
+                "human36m-smpl", tmp_path, options=MethodOptions(refine=RefineOptions(noise=0.02)), **kept
+            )
 
 
 def test_options_that_a_method_has_no_use_of_are_refused(tmp_path):
     with pytest.raises(ValueError, match="near is for rotations near the network's; fitted has no network"):
-        annotate("human36m-smpl", tmp_path, method="fitted", refine=RefineOptions(near=0.1))
+        annotate(
+            "human36m-smpl", tmp_path, method="fitted", options=MethodOptions(refine=RefineOptions(near=0.1))
+        )
     with pytest.raises(ValueError, match="the method network refines nothing"):
-        annotate("x.pt", tmp_path, method="network", refine=KNOWN)
+        annotate("x.pt", tmp_path, method="network", options=MethodOptions(refine=KNOWN))
     data, machinery = mocap(count=32)
     with pytest.raises(ValueError, match="one data set is refined at a time, got 2"):
         prepare_refinement(machinery, replace(data, samples=data.samples * 2), np.arange(2), None)
@@ -321,7 +342,7 @@ def test_a_folder_of_a_preset_s_name_is_no_checkpoint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("human36m-smpl").mkdir()
     kept = {"method": "fitted", "data": [str(studio("human36m"))], "every": 1}
-    assert annotate("human36m-smpl", "out", refine=KNOWN, **kept).count > 0
+    assert annotate("human36m-smpl", "out", options=MethodOptions(refine=KNOWN), **kept).count > 0
 
 
 @pytest.mark.parametrize("bad", [{"noise": 0.0}, {"noise": -1.0}, {"near": 0.0}])

@@ -22,9 +22,10 @@ from neuralannot.train.estimates import estimates
 from neuralannot.train.fit import fit
 from neuralannot.train.fitting.evidence import Evidence
 from neuralannot.train.fitting.gaussians import PoseGaussians, open_gaussian
+from neuralannot.train.method_options import RefineOptions
 from neuralannot.train.network import CROP, FOCAL
 from neuralannot.train.priors import load_prior
-from neuralannot.train.refinement import RefineOptions, prepare_refinement
+from neuralannot.train.refinement import prepare_refinement
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data
 
 Columns = dict[str, np.ndarray]

@@ -15,7 +15,7 @@ from benchmarks.grids import NOTHING, Table
 from benchmarks.paper.annotators import Setup, Size, network, optimised, refined
 from benchmarks.paper.measures import Measured
 from benchmarks.paper.studies import Study
-from neuralannot.train.refinement import RefineOptions
+from neuralannot.train.method_options import RefineOptions
 
 _BOTH = {"inputs": "image+joints"}
 _JOINTS = {"inputs": "joints"}

@@ -12,7 +12,7 @@ import csv
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,31 +20,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from neuralannot.atomic import whole_file
-from neuralannot.store import open_table, write_table
+from neuralannot.store import open_table
 from neuralannot.train.checkpoint import Checkpoint, load_checkpoint
 from neuralannot.train.config import ANNOTATING, PRESETS, TrainConfig, config_with
 from neuralannot.train.crop_building import INDEX
 from neuralannot.train.distributed import World, join_world
-from neuralannot.train.eft import EftOptions, exemplar_estimates
-from neuralannot.train.estimates import estimates
+from neuralannot.train.method_options import WITHOUT_NETWORK, MethodOptions, check_options
+from neuralannot.train.methods import answers
 from neuralannot.train.packing import own_name, packed
-from neuralannot.train.refinement import Refinement, RefineOptions
+from neuralannot.train.parts import Parts
 from neuralannot.train.released import save_release
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data, surroundings
 
 VIEWS = ("best", "fuse")
-#: refined: the network's estimates, then damped least squares on the joints; network: the estimates as they
-#: are, the paper's; fitted: the least squares alone, of data sets with GT 3D joints; eft: the network tuned
-#: to each sample before it answers (EFT's rule).
-METHODS = ("refined", "network", "fitted", "eft")
-_REFINED = ("refined", "fitted")
-_WITHOUT_NETWORK = ("fitted",)
 UNUSABLE = "unusable.csv"
-_PREPARED = "prepared.safetensors"
-_CHUNK = 2048
 # The fields that say which samples there are. Those of the first row are each data set's own.
 _FILES = ("images", "annotations", "cameras", "joints")
 _OF_DATA_SET = ("data", *_FILES, "name", "split", "subjects", "only_views", "every", "joint_set")
@@ -81,24 +72,23 @@ def annotate(
     out: str | os.PathLike,
     *,
     method: str = "refined",
-    refine: RefineOptions | None = None,
-    eft: EftOptions | None = None,
+    options: MethodOptions | None = None,
     views: str = "best",
     progress: bool = False,
     **changes: Any,
 ) -> AnnotateResult:
     """Annotate the data set that `checkpoint` was trained on, or another by `changes`, into the folder `out`.
 
-    `method`: one of `METHODS`; for `fitted` a preset's name does in place of a checkpoint. `refine`: the
-    options of refined and fitted ones, `eft` those of EFT's. `views`: of a frame seen by several cameras,
+    `method`: one of `METHODS`; for `fitted` and `smplify` a preset's name does in place of a checkpoint.
+    `options`: those of the methods. `views`: of a frame seen by several cameras,
     `best` keeps the view with the least joint error, as the release has one view a frame; `fuse` averages
     them (`fuse_views`). `changes`: fields of `TrainConfig` that may differ from the run's: `ANNOTATING`. With
     another `data_set` those that belong to a data set start from their defaults, with other `data` the image
     folder and file names do. Crops of other samples than the run's are kept in `out`/crops, where `crops`
     names no folder.
 
-    Started by `torchrun`, processes share the work; what is done is kept in `out`/parts, and in
-    `out`/parts-refined or -fitted, and not done again, so a run that was killed goes on. Samples without a
+    Started by `torchrun`, processes share the work; what is done is kept in `out`/parts and the
+    methods' own `out`/parts-X and not done again, so a run that was killed goes on. Samples without a
     fit are listed in `out`/unusable.csv with the reason. Bodies of the user's own MoCap are written as
     Human3.6M's, other data of no release as `own_release` has it.
 
@@ -106,62 +96,22 @@ def annotate(
     than the data needs, naming what differs; and as `load_checkpoint`, the data readers and `PseudoGT.save`
     do.
     """
-    for name, value, known in (("views", views, VIEWS), ("method", method, METHODS)):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-    refine = refine or RefineOptions()
-    if method == "network" and refine != RefineOptions():
-        raise ValueError("the method network refines nothing; its estimates have no noise, near or shapes")
-    if method in _WITHOUT_NETWORK and refine.near is not None:
-        raise ValueError(f"near is for rotations near the network's; {method} has no network")
+    if views not in VIEWS:
+        raise ValueError(f"views must be one of {', '.join(VIEWS)}, got {views!r}")
+    options = options or MethodOptions()
+    check_options(method, options)
     strange = sorted(set(changes) - set(ANNOTATING))
     if strange:
         raise ValueError(f"{strange[0]} is the checkpoint's; of a run may change {', '.join(ANNOTATING)}")
     out = Path(out)
-    if method in _WITHOUT_NETWORK:
+    if method in WITHOUT_NETWORK:
         run, world = _without_network(checkpoint, out, changes)
     else:
         run, world = _with_network(checkpoint, out, changes, progress=progress)
     config, data, machinery = run.config, run.data, run.machinery
     rows = np.flatnonzero(data.usable)
-    columns = None
-    if method == "eft":
-        eft = eft or EftOptions()
-        columns = _in_parts(
-            out / "parts-eft",
-            f"{run.stamp} {eft}",
-            rows,
-            world,
-            lambda chunks: exemplar_estimates(machinery, config, data, chunks, eft),
-            progress=progress,
-        )
-    elif method not in _WITHOUT_NETWORK:
-        columns = _in_parts(
-            out / "parts",
-            run.stamp,
-            rows,
-            world,
-            lambda chunks: estimates(machinery, config, data, chunks),
-            progress=progress,
-        )
-    if method in _REFINED:
-        if method in _WITHOUT_NETWORK and not data.samples[0].is_mocap:
-            raise ValueError(
-                f"{method} needs GT 3D joints, which {config.data_set[0]} has not; train a network and refine"
-            )
-        refinement = Refinement(machinery, data, refine)
-        folder = out / f"parts-{method}"
-        _prepare(refinement, folder / _PREPARED, run.stamp, rows, columns, world)
-        starts = columns
-
-        def refined(chunks: Sequence[np.ndarray]) -> Iterable[dict[str, np.ndarray]]:
-            for chunk in chunks:
-                places = np.searchsorted(rows, chunk)
-                yield refinement(chunk, None if starts is None else {n: v[places] for n, v in starts.items()})
-
-        stamp = run.stamp + refinement.digest
-        columns = _in_parts(folder, stamp, rows, world, refined, progress=progress)
-    assert columns is not None
+    parts = Parts(rows, world, run.stamp, progress)
+    columns = answers(method, options, config, data, machinery, parts, out)
     error = columns.pop("error")
     lost = _unusable(data, rows[~np.isfinite(error)])
     gt, kept = packed({"row": rows, **columns}, error, config, data, machinery, views)
@@ -207,55 +157,13 @@ def _without_network(
     named = str(source) in PRESETS and not Path(source).is_file()
     base = PRESETS[str(source)] if named else load_checkpoint(source).config
     config = replace(config_with(base, changes) if named else _config(base, changes), inputs="joints")
-    config = replace(
-        config, outputs="rotation6d", head_layers=0, joint_width=1
-    )  # of no use: as small as can be
+    # A network of no use, as small as can be.
+    config = replace(config, outputs="rotation6d", head_layers=0, joint_width=1)
     out.mkdir(parents=True, exist_ok=True)
     world = join_world(config.device)
     data = read_data(config, out / "crops", world)
     machinery = build_machinery(config, data.joint_sets, world.device, pretrained=False)
     return _Annotator(config, data, machinery, _stamp({}, config, data, machinery)), world
-
-
-def _prepare(
-    refinement: Refinement,
-    path: Path,
-    stamp: str,
-    rows: np.ndarray,
-    starts: Mapping[str, np.ndarray] | None,
-    world: World,
-) -> None:
-    """Noise and shapes, measured once by the first process, for all and for a run that goes on: measured
-    again they may differ by rounding, and so would every part."""
-    stamp += refinement.digest
-    if world.is_first and not _is_done(path, stamp):
-        refinement.prepare(rows, starts)
-        path.parent.mkdir(exist_ok=True)
-        write_table(path, refinement.prepared, {"stamp": stamp})
-    world.barrier()
-    table = open_table(path)
-    refinement.take({name: table[name] for name in table})
-
-
-def _in_parts(
-    folder: Path,
-    stamp: str,
-    rows: np.ndarray,
-    world: World,
-    compute: Callable[[Sequence[np.ndarray]], Iterable[dict[str, np.ndarray]]],
-    *,
-    progress: bool,
-) -> dict[str, np.ndarray]:
-    """What `compute` makes of all rows, chunk by chunk, shared by the processes; what is done is kept."""
-    chunks = [rows[first : first + _CHUNK] for first in range(0, len(rows), _CHUNK)]
-    todo = [n for n in range(world.rank, len(chunks), world.size) if not _is_done(_part(folder, n), stamp)]
-    folder.mkdir(exist_ok=True)
-    made = iter(compute([chunks[number] for number in todo]))
-    for number in tqdm(todo, unit="part", disable=not (progress and world.is_first)):
-        write_table(_part(folder, number), {"row": chunks[number], **next(made)}, {"stamp": stamp})
-    world.barrier()
-    parts = [open_table(_part(folder, number)) for number in range(len(chunks))]
-    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0] if name != "row"}
 
 
 def _config(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
@@ -353,17 +261,6 @@ def _stamp(
     digest.update(at_rest.cpu().numpy().tobytes() + body.v_template.cpu().numpy().tobytes())
     digest.update(repr((config.precision, config.model)).encode())
     return digest.hexdigest()
-
-
-def _part(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.safetensors"
-
-
-def _is_done(path: Path, stamp: str) -> bool:
-    try:
-        return open_table(path).meta.get("stamp") == stamp
-    except (FileNotFoundError, ValueError):
-        return False
 
 
 # --- what has no fit

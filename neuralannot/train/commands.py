@@ -12,6 +12,15 @@ from dataclasses import fields
 from typing import Any
 
 from neuralannot.train.config import ANNOTATING, PRESETS, TrainConfig, config_with, field_types
+from neuralannot.train.method_options import (
+    JOINTS,
+    METHODS,
+    SETTINGS,
+    EftOptions,
+    MethodOptions,
+    RefineOptions,
+    SmplifyOptions,
+)
 
 Command = Callable[..., argparse.ArgumentParser]
 
@@ -71,31 +80,7 @@ def add_commands(command: Command, new_group: Callable[..., Any]) -> None:
     annotate.add_argument(
         "--views", choices=("best", "fuse"), default="best", help="frames seen by several cameras"
     )
-    annotate.add_argument(
-        "--method",
-        choices=("refined", "network", "fitted", "eft"),
-        default="refined",
-        help="the network's estimates refined by least squares (default), as they are (the paper's), "
-        "least squares without a network, or the network tuned to each sample",
-    )
-    annotate.add_argument(
-        "--noise",
-        type=float,
-        help="refined: of the joints, metres in 3D, px of 256 px crops (default: measured)",
-    )
-    annotate.add_argument(
-        "--near", type=float, help="refined: radians by which the network's rotations are off (default: any)"
-    )
-    annotate.add_argument(
-        "--smooth",
-        type=float,
-        help="refined: radians that rotations stray from consecutive frames' (0.1, say)",
-    )
-    annotate.add_argument("--own-shapes", action="store_true", help="refined: every frame a shape of its own")
-    annotate.add_argument(
-        "--eft-steps", type=int, default=20, help="eft: steps on a sample (default: %(default)s)"
-    )
-    annotate.add_argument("--eft-lr", type=float, default=5e-6, help="eft: their rate (default: %(default)s)")
+    _method_arguments(annotate)
     _field_arguments(annotate, ANNOTATING)
 
     merge = command(
@@ -108,6 +93,29 @@ def add_commands(command: Command, new_group: Callable[..., Any]) -> None:
     merge.add_argument("--hands", help="MANO annotations of the same ids")
     merge.add_argument("--face", help="FLAME annotations of the same ids")
     merge.add_argument("--out", required=True, help="file to write (.json)")
+
+
+def _method_arguments(annotate: argparse.ArgumentParser) -> None:
+    listed = "; ".join(f"{name}: {text}" for name, text in METHODS.items())
+    annotate.add_argument("--method", choices=METHODS, default="refined", help=f"{listed} (default: refined)")
+    of = annotate.add_argument_group("refined and fitted")
+    of.add_argument(
+        "--noise", type=float, help="of the joints: m in 3D, px of 256 px crops (default: measured)"
+    )
+    of.add_argument(
+        "--near", type=float, help="radians by which the network's rotations are off (default: any)"
+    )
+    of.add_argument(
+        "--smooth", type=float, help="radians that rotations stray from consecutive frames' (0.1, say)"
+    )
+    of.add_argument("--own-shapes", action="store_true", help="every frame a shape of its own")
+    of = annotate.add_argument_group("smplify and spin")
+    of.add_argument("--setting", choices=SETTINGS, default="published", help="(default: published)")
+    of.add_argument("--joints-are", choices=JOINTS, default="clean", help="tuned, in 3D")
+    of.add_argument("--latents", default="", metavar="PRIOR", help="in pictures: as --prior of train fit")
+    of = annotate.add_argument_group("eft")
+    of.add_argument("--eft-steps", type=int, default=20, help="steps on a sample (default: %(default)s)")
+    of.add_argument("--eft-lr", type=float, default=5e-6, help="their rate (default: %(default)s)")
 
 
 def _field_arguments(parser: argparse.ArgumentParser, names: typing.Iterable[str]) -> None:
@@ -182,19 +190,19 @@ def _check(options: argparse.Namespace) -> None:
 def _annotate(options: argparse.Namespace) -> None:
     from neuralannot.train.annotate import annotate
     from neuralannot.train.distributed import leave_world
-    from neuralannot.train.eft import EftOptions
-    from neuralannot.train.refinement import RefineOptions
 
-    refine = RefineOptions(
-        noise=options.noise, near=options.near, smooth=options.smooth, share_shape=not options.own_shapes
+    shared = not options.own_shapes
+    chosen = MethodOptions(
+        refine=RefineOptions(options.noise, shared, options.near, options.smooth),
+        smplify=SmplifyOptions(options.setting, options.joints_are, options.latents),
+        eft=EftOptions(steps=options.eft_steps, lr=options.eft_lr),
     )
     try:
         result = annotate(
             options.checkpoint,
             options.out,
             method=options.method,
-            refine=refine,
-            eft=EftOptions(steps=options.eft_steps, lr=options.eft_lr),
+            options=chosen,
             views=options.views,
             progress=True,
             **_changes(options),

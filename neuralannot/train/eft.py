@@ -7,7 +7,6 @@ trained on many samples says, since a few small steps of all weights do not lead
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,26 +18,10 @@ from neuralannot.train.estimates import columns_of
 from neuralannot.train.feed import decoded
 from neuralannot.train.fit import network_inputs
 from neuralannot.train.losses import sample_losses, total_loss
+from neuralannot.train.method_options import EftOptions
 from neuralannot.train.run import Machinery, TrainingData
 
-__all__ = ["EftOptions", "exemplar_estimates"]
-
-
-@dataclass(frozen=True)
-class EftOptions:
-    """`steps` of Adam on one sample, at most; `lr`, its rate: 5e-6 is EFT's, for a ResNet-50; `enough`: stop
-    where the loss is below, 0 never. Raises ValueError for numbers that mean nothing."""
-
-    steps: int = 20
-    lr: float = 5e-6
-    enough: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or not self.lr > 0 or self.enough < 0:
-            raise ValueError(
-                f"steps must be at least 1, lr positive and enough not negative, got {self.steps}, "
-                f"{self.lr}, {self.enough}"
-            )
+__all__ = ["exemplar_estimates"]
 
 
 def exemplar_estimates(

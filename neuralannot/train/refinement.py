@@ -20,11 +20,12 @@ from neuralannot.train.fitting.evidence import Evidence
 from neuralannot.train.fitting.gaussians import PoseGaussians, open_gaussian
 from neuralannot.train.fitting.joint_fits import placed
 from neuralannot.train.fitting.levenberg import Beliefs, Solution, evidence_noise, levenberg_marquardt
+from neuralannot.train.method_options import RefineOptions
 from neuralannot.train.network import CROP, FOCAL
 from neuralannot.train.run import Machinery, TrainingData
 from neuralannot.train.sequences import neighbours
 
-__all__ = ["RefineOptions", "Refinement", "prepare_refinement"]
+__all__ = ["Refinement", "prepare_refinement"]
 
 _BODIES = ("smpl", "smplx")
 # One standard deviation of a rotation, radians, of models without a learnt distribution.
@@ -55,28 +56,6 @@ class _Unit:
 
 _SPACE = _Unit(first=0.01, least=0.001, loose=0.03, wide=0.3, outlying=0.1)
 _PICTURE = _Unit(first=3.0, least=0.5, loose=6.0, wide=60.0, outlying=20.0)
-
-
-@dataclass(frozen=True)
-class RefineOptions:
-    """`noise`: standard deviation of a joint's coordinate, metres with GT 3D joints and px of 256 px crops in
-    the wild; None measures it on the data set. `share_shape`: whether all of a person's frames have one
-    shape (faces never: their codes are their expressions too). `near`: radians by which the network's
-    rotations are off, at one standard deviation, so that the fit stays about them; None leaves them to be the
-    start alone. `smooth`: radians by which a rotation is off the mean of the frames before and after it
-    (times the root of two), where frames are consecutive; None for frames that do not know of each other.
-    Raises ValueError for numbers that are not positive."""
-
-    noise: float | None = None
-    share_shape: bool = True
-    near: float | None = None
-    smooth: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("noise", "near", "smooth"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, got {value}")
 
 
 class Refinement:

@@ -1,0 +1,117 @@
+"""How a data set can be annotated, and the options of each way; in plain values, so that a command line that
+lists them loads nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = [
+    "JOINTS",
+    "METHODS",
+    "REFINED",
+    "SETTINGS",
+    "WITHOUT_NETWORK",
+    "EftOptions",
+    "MethodOptions",
+    "RefineOptions",
+    "SmplifyOptions",
+    "check_options",
+]
+
+#: Name -> what it is.
+METHODS = {
+    "refined": "the network's estimates, then least squares on the joints",
+    "network": "the network's estimates as they are, the paper's",
+    "fitted": "least squares on the joints, without a network",
+    "smplify": "SMPLify-X, without a network",
+    "spin": "SPIN's rule: SMPLify-X from the network's estimates and from rest, the nearer to the joints",
+    "eft": "EFT's rule: the network tuned to each sample",
+}
+WITHOUT_NETWORK = ("fitted", "smplify")
+#: Those that end in least squares.
+REFINED = ("refined", "fitted")
+#: SMPLify-X's settings, and what GT 3D joints are like.
+SETTINGS = ("published", "tuned")
+JOINTS = ("clean", "noisy", "missing")
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """`noise`: standard deviation of a joint's coordinate, metres with GT 3D joints and px of 256 px crops in
+    the wild; None measures it on the data set. `share_shape`: whether all of a person's frames have one
+    shape (faces never: their codes are their expressions too). `near`: radians by which the network's
+    rotations are off, at one standard deviation, so that the fit stays about them; None leaves them to be the
+    start alone. `smooth`: radians by which a rotation is off the mean of the frames before and after it
+    (times the root of two), where frames are consecutive; None for frames that do not know of each other.
+    Raises ValueError for numbers that are not positive."""
+
+    noise: float | None = None
+    share_shape: bool = True
+    near: float | None = None
+    smooth: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("noise", "near", "smooth"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+
+
+@dataclass(frozen=True)
+class SmplifyOptions:
+    """`setting`: of `SETTINGS`, see docs/smplify.md; `joints`: what GT 3D joints are like, for the tuned one:
+    `clean`, `noisy` or `missing`; `prior`: of the latents that pictures are fitted by, as of `load_prior`
+    (default: the open one for bodies, 12 of MANO's components for hands)."""
+
+    setting: str = "published"
+    joints: str = "clean"
+    prior: str = ""
+
+    def __post_init__(self) -> None:
+        if self.setting not in SETTINGS:
+            raise ValueError(f"setting must be one of {', '.join(SETTINGS)}, got {self.setting!r}")
+        if self.joints not in JOINTS:
+            raise ValueError(f"joints must be one of {', '.join(JOINTS)}, got {self.joints!r}")
+
+
+@dataclass(frozen=True)
+class EftOptions:
+    """`steps` of Adam on one sample, at most; `lr`, its rate: 5e-6 is EFT's, for a ResNet-50; `enough`: stop
+    where the loss is below, 0 never. Raises ValueError for numbers that mean nothing."""
+
+    steps: int = 20
+    lr: float = 5e-6
+    enough: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.lr > 0 or self.enough < 0:
+            raise ValueError(
+                f"steps must be at least 1, lr positive and enough not negative, got {self.steps}, "
+                f"{self.lr}, {self.enough}"
+            )
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """`refine`: of refined and fitted; `smplify`: of smplify, spin, and of what fitted begins with in
+    pictures; `eft`: of eft."""
+
+    refine: RefineOptions = field(default_factory=RefineOptions)
+    smplify: SmplifyOptions = field(default_factory=SmplifyOptions)
+    eft: EftOptions = field(default_factory=EftOptions)
+
+
+def check_options(method: str, options: MethodOptions) -> None:
+    """Raise ValueError for an unknown method, and options that it has no use of."""
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if method not in REFINED and options.refine != RefineOptions():
+        raise ValueError(
+            f"the method {method} refines nothing; its estimates have no noise, near, smooth or shapes"
+        )
+    if method in WITHOUT_NETWORK and options.refine.near is not None:
+        raise ValueError(f"near is for rotations near the network's; {method} has no network")
+    if method not in ("smplify", "spin", "fitted") and options.smplify != SmplifyOptions():
+        raise ValueError(f"the method {method} does not optimise; smplify's options are for smplify and spin")
+    if method != "eft" and options.eft != EftOptions():
+        raise ValueError(f"the method {method} tunes no network; eft's options are for eft")
