@@ -18,13 +18,12 @@ from neuralannot.train.annotate import restored
 from neuralannot.train.checkpoint import load_checkpoint
 from neuralannot.train.config import TrainConfig
 from neuralannot.train.distributed import World
+from neuralannot.train.eft import exemplar_estimates
 from neuralannot.train.estimates import estimates
 from neuralannot.train.fit import fit
-from neuralannot.train.fitting.evidence import Evidence
-from neuralannot.train.fitting.gaussians import PoseGaussians, open_gaussian
-from neuralannot.train.method_options import RefineOptions
-from neuralannot.train.network import CROP, FOCAL
-from neuralannot.train.priors import load_prior
+from neuralannot.train.fitting.gaussians import PoseGaussians
+from neuralannot.train.method_options import EftOptions, RefineOptions, SmplifyOptions
+from neuralannot.train.optimisation import Optimisation, lower_error
 from neuralannot.train.refinement import prepare_refinement
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data
 
@@ -115,37 +114,41 @@ def make_setup(study: Study, base: Base, out: Path, size: Size, device: torch.de
 # --- optimisers
 
 
-def optimised(setup: Setup, name: str) -> Measured:
-    """SMPLify-X by a setting of `train.smplify`: `published`, `tuned` or `tuned-prior`."""
-    from neuralannot.train.smplify.fits import fit_smplify
-    from neuralannot.train.smplify.settings import setting_for
-
-    study, rows = setup.study, torch.from_numpy(setup.rows[setup.judged])
-    targets, machinery = setup.data.targets.rows(rows).to(setup.device), setup.machinery
-    setting, wants = setting_for(name, study.model, study.is_mocap, study.condition)
-    prior: Any = None
-    if wants == "latents":
-        prior = load_prior("open" if study.who == "body" else "mano-pca:12", study.model)
-    elif wants == "gaussians":
-        prior = open_gaussian()
-    if study.is_mocap:
-        evidence = Evidence(targets.joints_cam, targets.valid_cam, 1.0, 1.0)
-    else:
-        full = torch.ones(len(rows), 2, device=setup.device)
-        evidence = Evidence(
-            targets.joints_2d, targets.valid_2d, 1.0, 1.0, focal=FOCAL * full, princpt=CROP / 2 * full
-        )
+def optimised(setup: Setup, *, setting: str) -> Measured:
+    """SMPLify-X by a setting of `SmplifyOptions`, told what its joints are like."""
+    optimisation = _optimisation(setup, setting)
     started = time.perf_counter()
-    fits = fit_smplify(
-        machinery.body,
-        machinery.points,
-        evidence,
-        setting=setting,
-        torso=machinery.network.torso,
-        prior=prior,
-    )
-    seconds = (time.perf_counter() - started) / len(rows)
-    return setup.measured({n: v.cpu().numpy() for n, v in fits.parameters.items()}, seconds=seconds)
+    found = optimisation(setup.rows[setup.judged])
+    seconds = (time.perf_counter() - started) / len(setup.judged)
+    return setup.measured(found, seconds=seconds)
+
+
+def ruled(setup: Setup, *, start: Mapping[str, Any], setting: str) -> Measured:
+    """SPIN's rule: the optimiser from a network's estimates and from rest, the nearer to the joints."""
+    one = trained(setup, **start)
+    optimisation = _optimisation(setup, setting)
+    rows = setup.rows[setup.judged]
+    started = time.perf_counter()
+    begun = optimisation(rows, {n: v[setup.judged] for n, v in one.columns.items()})
+    found = lower_error(begun, optimisation(rows))
+    seconds = (time.perf_counter() - started) / len(rows) + one.seconds
+    return setup.measured(found, seconds=seconds, training=one.training)
+
+
+def _optimisation(setup: Setup, setting: str) -> Optimisation:
+    joints = {"noise": "noisy", "missing": "missing"}.get(setup.study.condition, "clean")
+    return Optimisation(setup.machinery, setup.data, SmplifyOptions(setting, joints))
+
+
+def exemplar(setup: Setup, *, start: Mapping[str, Any], options: EftOptions) -> Measured:
+    """EFT's rule: the network tuned to each sample."""
+    one = trained(setup, **start)
+    data, machinery = reopened(setup, **start)
+    started = time.perf_counter()
+    chunk = setup.rows[setup.judged]
+    found = next(exemplar_estimates(machinery, setup.config, data, [chunk], options))
+    seconds = (time.perf_counter() - started) / len(chunk)
+    return setup.measured(found, seconds=seconds, training=one.training)
 
 
 # --- networks
@@ -169,26 +172,35 @@ def trained(setup: Setup, **changes: Any) -> Trained:
     wide = {"joint_width": 1024, "head_width": 1024, "head_layers": 2, "batch": 64} if not sees else {}
     crops = setup.out / f"crops-{setup.study.who}-{setup.study.condition == '2d'}-seed{setup.study.seed}"
     config = replace(config, max_steps=steps, crops=str(crops), checkpoint_every=500, **wide)
-    name = "-".join(["network", *(f"{v}" for _, v in sorted(changes.items()))]).replace(":", "")
-    folder = setup.out / setup.study.name / name
+    folder = _folder(setup, changes)
     kept, clock = folder / "estimates.npz", folder / "seconds.txt"
     if not kept.is_file():
         started = time.perf_counter()
         fit(config, folder)
         training = time.perf_counter() - started
-        found = load_checkpoint(folder / "checkpoint.pt")
-        data = read_data(found.config, crops, World(0, 1, setup.device))
-        machinery = restored(found, found.config, data, setup.device)
+        data, machinery = reopened(setup, **changes)
         if not np.array_equal(np.flatnonzero(data.usable), setup.rows):
             raise ValueError(f"{folder}: images are missing; the rows would not be the same for all")
         started = time.perf_counter()
-        columns = next(estimates(machinery, found.config, data, [setup.rows]))
+        columns = next(estimates(machinery, config, data, [setup.rows]))
         seconds = (time.perf_counter() - started) / len(setup.rows)
         clock.write_text(f"{training} {seconds}\n")
         np.savez(kept, **columns)
     training, seconds = map(float, clock.read_text().split())
     with np.load(kept, allow_pickle=False) as file:
         return Trained(dict(file), seconds, training)
+
+
+def reopened(setup: Setup, **changes: Any) -> tuple[TrainingData, Machinery]:
+    """What `trained` trained, and the samples with its images."""
+    found = load_checkpoint(_folder(setup, changes) / "checkpoint.pt")
+    data = read_data(found.config, Path(found.config.crops), World(0, 1, setup.device))
+    return data, restored(found, found.config, data, setup.device)
+
+
+def _folder(setup: Setup, changes: Mapping[str, Any]) -> Path:
+    name = "-".join(["network", *(f"{v}" for _, v in sorted(changes.items()))]).replace(":", "")
+    return setup.out / setup.study.name / name
 
 
 def network(setup: Setup, **changes: Any) -> Measured:
@@ -207,8 +219,10 @@ def refined(
     start: Mapping[str, Any] | None = None,
     options: RefineOptions | None = None,
     prior: str = "open",
+    setting: str = "",
 ) -> Measured:
-    """Damped least squares, from a network's estimates (`start`: its changes) or from none.
+    """Damped least squares, from a network's estimates (`start`: its changes), from none, or from where the
+    optimiser of `setting` ends, of the judged samples alone.
 
     `prior`: `open`, which ships; `rest`, half a radian about rest; the person's shape and the noise come from
     all usable rows, the time is that of the judged ones and their share of what all share.
@@ -216,6 +230,12 @@ def refined(
     one = None if start is None else trained(setup, **start)
     columns = None if one is None else one.columns
     started = time.perf_counter()
+    if setting:
+        rows = setup.rows[setup.judged]
+        columns = _optimisation(setup, setting)(rows)
+        refinement = prepare_refinement(setup.machinery, setup.data, rows, columns, options)
+        found = refinement(rows, columns)
+        return setup.measured(found, seconds=(time.perf_counter() - started) / len(rows))
     given: PoseGaussians | None = None
     if prior == "rest":
         given = _about_rest()
