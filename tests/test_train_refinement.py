@@ -157,7 +157,7 @@ def test_least_squares_alone_need_no_checkpoint_and_no_image(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("noise_mm", "low", "high"), [(0.0, 1.0, 2.0), (10.0, 8.0, 12.0), (30.0, 23.0, 37.0)]
+    ("noise_mm", "low", "high"), [(0.0, 1.0, 2.0), (10.0, 8.0, 12.0), (30.0, 25.0, 34.0)]
 )
 def test_the_noise_of_the_joints_is_measured(noise_mm, low, high):
     data, machinery = mocap(count=32)
@@ -321,6 +321,32 @@ def test_a_folder_of_a_preset_s_name_is_no_checkpoint(tmp_path, monkeypatch):
     Path("human36m-smpl").mkdir()
     kept = {"method": "fitted", "data": [str(studio("human36m"))], "every": 1}
     assert annotate("human36m-smpl", "out", refine=KNOWN, **kept).count > 0
+
+
+def test_noise_and_shapes_are_of_rows_that_say_something():
+    """Neither estimates that are no numbers nor bodies with a few joints tell of the others."""
+    data, machinery = mocap(count=32)
+    rows = np.flatnonzero(data.usable)[:16]
+    person = np.full(len(data.samples[0]), -1)
+    person[rows[:4]], person[rows[4:8]], person[rows[8:]] = 0, 1, 2
+    data = with_persons(data, person)
+    start = prepare_refinement(machinery, data, rows, None, KNOWN)(rows)
+    lost = {name: value.copy() for name, value in start.items()}
+    for value in lost.values():
+        value[:2] = np.nan
+    found = prepare_refinement(machinery, data, rows, lost, RefineOptions())
+    assert np.isfinite(found.noise)
+    assert found.shapes.isfinite().all()
+    refined = found(rows, lost)
+    assert np.isfinite(refined["error"][2:]).all()
+    # A person of whom two joints are seen in every frame has no shape to share.
+    valid = data.targets.valid_cam.clone()
+    valid[torch.from_numpy(rows[4:8]), 2:] = False
+    few = replace(data, targets=replace(data.targets, valid_cam=valid))
+    found = prepare_refinement(machinery, few, rows, None, KNOWN)
+    assert (found.of[rows[4:8]] == -1).all()
+    assert (found.of[rows[:4]] >= 0).all()
+    assert np.isfinite(found(rows)["error"]).all()
 
 
 @pytest.mark.parametrize("bad", [{"noise": 0.0}, {"noise": -1.0}, {"near": 0.0}])
