@@ -163,7 +163,7 @@ def test_least_squares_alone_need_no_checkpoint_and_no_image(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("noise_mm", "low", "high"), [(0.0, 1.0, 2.0), (10.0, 8.0, 12.0), (30.0, 23.0, 37.0)]
+    ("noise_mm", "low", "high"), [(0.0, 1.0, 2.0), (10.0, 8.0, 12.0), (30.0, 25.0, 34.0)]
 )
 def test_the_noise_of_the_joints_is_measured(noise_mm, low, high):
     data, machinery = mocap(count=32)
@@ -192,12 +192,45 @@ def test_persons_that_are_not_known_or_seen_once_have_their_own_shapes():
     person[rows[:6]], person[rows[6]] = 7, 9
     refinement = prepare_refinement(machinery, with_persons(data, person), rows, None, KNOWN)
     found = refinement(rows)
+    assert (refinement.of[rows] == [*[refinement.of[rows[0]]] * 6, *[-1] * (len(rows) - 6)]).all()
     shapes = found["betas"]
     assert (shapes[:6] == shapes[0]).all()
     assert len(np.unique(shapes[5:], axis=0)) == len(rows) - 5
     unknown = prepare_refinement(machinery, with_persons(data, None), rows, None, KNOWN)
     assert len(unknown.shapes) == 0
     assert refinement.digest != unknown.digest
+
+
+def test_a_shape_is_of_all_of_a_persons_frames():
+    """Whichever of them comes first; and none of them alone would give it."""
+    data, machinery = mocap(count=32)
+    rows = np.flatnonzero(data.usable)[:8]
+    one = with_persons(data, np.zeros(len(data.samples[0]), np.int64))
+    joints = data.targets.joints_cam
+    off = 0.02 * torch.randn(joints.shape, generator=torch.Generator().manual_seed(1))
+    one = replace(one, targets=replace(one.targets, joints_cam=joints + off))
+    known = RefineOptions(noise=0.02)
+    shape, turned = (
+        prepare_refinement(machinery, one, r, None, known).shapes[0] for r in (rows, rows[::-1].copy())
+    )
+    torch.testing.assert_close(shape, turned, rtol=0, atol=0.02)
+    own = prepare_refinement(machinery, one, rows, None, replace(known, share_shape=False))(rows)["betas"]
+    assert np.abs(own - shape.numpy()).max(axis=1).min() > 0.1
+
+
+def test_a_joint_that_is_far_off_does_not_pull_the_others():
+    data, machinery = mocap(count=32)
+    rows = np.flatnonzero(data.usable)[:6]
+    joints = data.targets.joints_cam.clone()
+    wrist = data.samples[0].joint_set.index("left_wrist")
+    joints[torch.from_numpy(rows), wrist] += torch.tensor([0.0, 0.0, 1.5])
+    wrong = replace(data, targets=replace(data.targets, joints_cam=joints))
+    found = prepare_refinement(machinery, wrong, rows, None, replace(KNOWN, share_shape=False))(rows)
+    with torch.no_grad():
+        posed = machinery.points(**{n: torch.tensor(v) for n, v in found.items() if n != "error"})
+    distance = (posed - data.targets.joints_cam[torch.from_numpy(rows)]).norm(dim=2)
+    others = np.delete(distance.numpy(), wrist, axis=1)
+    assert others.mean() < 0.01
 
 
 def test_rows_alone_are_as_among_others():
@@ -299,6 +332,7 @@ def test_what_was_prepared_is_taken_and_not_prepared_again(tmp_path, monkeypatch
     one = prepare_refinement(machinery, data, rows, None, KNOWN)
     other = Refinement(machinery, data, KNOWN)
     assert other.digest != one.digest
+    assert other.digest != Refinement(machinery, data, replace(KNOWN, near=0.1)).digest
     other.take(one.prepared)
     assert other.digest == one.digest
     for name, value in one(rows).items():
@@ -343,6 +377,32 @@ def test_a_folder_of_a_preset_s_name_is_no_checkpoint(tmp_path, monkeypatch):
     Path("human36m-smpl").mkdir()
     kept = {"method": "fitted", "data": [str(studio("human36m"))], "every": 1}
     assert annotate("human36m-smpl", "out", options=MethodOptions(refine=KNOWN), **kept).count > 0
+
+
+def test_noise_and_shapes_are_of_rows_that_say_something():
+    """Neither estimates that are no numbers nor bodies with a few joints tell of the others."""
+    data, machinery = mocap(count=32)
+    rows = np.flatnonzero(data.usable)[:16]
+    person = np.full(len(data.samples[0]), -1)
+    person[rows[:4]], person[rows[4:8]], person[rows[8:]] = 0, 1, 2
+    data = with_persons(data, person)
+    start = prepare_refinement(machinery, data, rows, None, KNOWN)(rows)
+    lost = {name: value.copy() for name, value in start.items()}
+    for value in lost.values():
+        value[:2] = np.nan
+    found = prepare_refinement(machinery, data, rows, lost, RefineOptions())
+    assert np.isfinite(found.noise)
+    assert found.shapes.isfinite().all()
+    refined = found(rows, lost)
+    assert np.isfinite(refined["error"][2:]).all()
+    # A person of whom two joints are seen in every frame has no shape to share.
+    valid = data.targets.valid_cam.clone()
+    valid[torch.from_numpy(rows[4:8]), 2:] = False
+    few = replace(data, targets=replace(data.targets, valid_cam=valid))
+    found = prepare_refinement(machinery, few, rows, None, KNOWN)
+    assert (found.of[rows[4:8]] == -1).all()
+    assert (found.of[rows[:4]] >= 0).all()
+    assert np.isfinite(found(rows)["error"]).all()
 
 
 @pytest.mark.parametrize("bad", [{"noise": 0.0}, {"noise": -1.0}, {"near": 0.0}])
