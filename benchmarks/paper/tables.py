@@ -73,6 +73,11 @@ ROWS_3D = (
     Row("network, joints", "network-joints", _net(**_JOINTS, **_ROTATION)),
     Row(PAPER_S, "network-both", _net(**_BOTH, **_ROTATION)),
     Row("network, joints, refined", "refined-joints", partial(refined, start={**_JOINTS, **_ROTATION})),
+    Row(
+        "the same, rotations within 0.2 rad of the network's",
+        "refined-joints-near",
+        partial(refined, start={**_JOINTS, **_ROTATION}, options=RefineOptions(near=0.2)),
+    ),
     Row(BEST, "refined-both", partial(refined, start={**_BOTH, **_ROTATION})),
     Row(
         "the same, rotations within 0.2 rad of the network's",
