@@ -473,3 +473,55 @@ def test_other_cameras_and_annotation_ids_are_no_neighbours():
                 assert (samples.keys[other][:-1] == samples.keys[row][:-1]).all()
     by_id = replace(samples, keys=samples.ids[:, None])
     assert (neighbours(by_id, np.arange(len(samples))) == -1).all()
+
+
+# --- what a network adds
+
+
+@functools.cache
+def known_walk() -> dict[str, np.ndarray]:
+    """The walk's bodies as a good network may say them: from clean joints, shaken by some millimetres."""
+    data, machinery, _ = walk()
+    rows = np.flatnonzero(data.usable)
+    found = prepare_refinement(machinery, data, rows, None, RefineOptions(noise=0.001))(rows)
+    shaken = np.random.default_rng(0).normal(0, 0.02, found["body_pose"].shape)
+    return {**found, "body_pose": (found["body_pose"] + shaken).astype(np.float32)}
+
+
+@pytest.mark.parametrize(("conditions", "least"), [({"missing": 0.4}, 0.5), ({"noise": 0.02}, 0.9)])
+def test_a_network_says_where_missing_joints_are_and_is_a_second_measurement_of_noisy_ones(conditions, least):
+    data, machinery, clean = walk(**conditions)
+    rows = np.flatnonzero(data.usable)
+    options = RefineOptions(noise=max(conditions.get("noise", 0), 0.001))
+    error = {}
+    for name, start in (("none", None), ("network", known_walk())):
+        found = prepare_refinement(machinery, data, rows, start, options)(rows, start)
+        given = {n: torch.tensor(v) for n, v in found.items() if n != "error"}
+        with torch.no_grad():
+            error[name] = np.linalg.norm(machinery.points(**given).numpy() - clean[rows], axis=2).mean()
+    assert error["network"] < least * error["none"]
+
+
+def test_a_network_far_off_is_no_worse_than_none():
+    data, machinery, clean = walk(missing=0.3)
+    rows = np.flatnonzero(data.usable)
+    wrong = known_walk()
+    turned = np.random.default_rng(1).normal(0, 1.0, wrong["body_pose"].shape)
+    wrong = {**wrong, "body_pose": turned.astype(np.float32), "error": wrong["error"] + 0.5}
+    options = RefineOptions(noise=0.001)
+    seen = data.targets.valid_cam[rows].numpy()
+    for start in (None, wrong):
+        found = prepare_refinement(machinery, data, rows, start, options)(rows, start)
+        given = {n: torch.tensor(v) for n, v in found.items() if n != "error"}
+        with torch.no_grad():
+            off = np.linalg.norm(machinery.points(**given).numpy() - clean[rows], axis=2)
+        assert off[seen].mean() < 0.005
+
+
+def test_clean_joints_need_no_second_opinion():
+    data, machinery, _ = walk()
+    rows = np.flatnonzero(data.usable)
+    said, options = known_walk(), RefineOptions(noise=0.001)
+    refined = prepare_refinement(machinery, data, rows, said, options)(rows, said)
+    fitted = prepare_refinement(machinery, data, rows, None, options)(rows)
+    np.testing.assert_allclose(refined["error"], fitted["error"], atol=3e-4)

@@ -38,6 +38,9 @@ _LOOSE, _EXACT = 6, 12  # steps
 _FROM_REST = (10, 15)
 _NOISE_ROUNDS, _SETTLED = 5, 0.1
 _SMOOTHED = (4, 5)  # rounds, and steps of each
+# A network is so many times as far off where it sees no joint as where it sees one.
+_BLIND = 2.0
+_NOTICED = 2.0  # times the least noise: below, joints need no second opinion
 _OUTLYING = 5.0  # times the noise: a joint farther off counts less
 
 
@@ -98,6 +101,7 @@ class Refinement:
         self.noise = options.noise or self.unit.first
         self.shapes = torch.zeros(0, self.chart.num_codes, device=self.device)
         self.of = np.full(len(data.usable), -1)
+        self.off = 0.0
 
     @property
     def digest(self) -> str:
@@ -114,11 +118,13 @@ class Refinement:
     def prepared(self) -> dict[str, np.ndarray]:
         """What `prepare` found, for another process to `take`."""
         noise = np.array([self.noise], np.float64)
-        return {"noise": noise, "shapes": self.shapes.cpu().numpy(), "of": self.of.astype(np.int64)}
+        off = np.array([self.off], np.float64)
+        shapes = self.shapes.cpu().numpy()
+        return {"noise": noise, "off": off, "shapes": shapes, "of": self.of.astype(np.int64)}
 
     def take(self, prepared: Mapping[str, np.ndarray]) -> None:
         """Use what `prepare` found, here or elsewhere."""
-        self.noise = float(prepared["noise"][0])
+        self.noise, self.off = float(prepared["noise"][0]), float(prepared["off"][0])
         self.shapes = torch.tensor(np.array(prepared["shapes"]), device=self.device)
         self.of = np.array(prepared["of"])
 
@@ -132,20 +138,35 @@ class Refinement:
         if not len(rows):
             return {} if start is None else dict(start)
         pieces = [slice(n, n + _BATCH) for n in range(0, len(rows), _BATCH)]
-        states = [
-            self._fitted(rows[piece], None if start is None else _rows(start, piece)) for piece in pieces
-        ]
+        starts = [None if start is None else _rows(start, piece) for piece in pieces]
+        states = [self._fitted(rows[piece], begin) for piece, begin in zip(pieces, starts, strict=True)]
         if self.options.smooth is not None:
-            states = self._smoothed(rows, states, pieces, self.options.smooth)
+            fills = [self._fill(begin) for begin in starts]
+            states = self._smoothed(rows, states, pieces, fills, self.options.smooth)
         found = [
-            self._columns(rows[piece], state, None if start is None else _rows(start, piece))
-            for piece, state in zip(pieces, states, strict=True)
+            self._columns(rows[piece], state, begin)
+            for piece, state, begin in zip(pieces, states, starts, strict=True)
         ]
         return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
     def _fitted(self, rows: np.ndarray, start: Mapping[str, np.ndarray] | None) -> State:
         evidence = self._evidence(rows)
-        state = self._start(evidence, start)
+        fill = self._fill(start)
+        if start is None:
+            return self._from(self._start(evidence, None), rows, evidence, fill, from_rest=True)[0]
+        state, energy = self._from(self._of_network(start), rows, evidence, fill, from_rest=False)
+        if not self.is_mocap or self.options.near is not None:
+            return state
+        # Where the network is far off, the likeliest pose is the better start.
+        rested = self._start(self._filled(evidence, fill, self.noise), None)
+        other, its = self._from(rested, rows, evidence, fill, from_rest=True)
+        return state.where(energy <= its, other)
+
+    def _from(
+        self, state: State, rows: np.ndarray, evidence: Evidence, fill: Tensor | None, *, from_rest: bool
+    ) -> tuple[State, Tensor]:
+        """Fits of a batch from one start, and their energies (B,)."""
+        energy = torch.zeros(len(state), device=self.device)
         whose = torch.from_numpy(self.of[rows]).to(self.device)
         for shared in (True, False):
             some = torch.nonzero((whose >= 0) == shared)[:, 0]
@@ -154,12 +175,27 @@ class Refinement:
             begin = state.rows(some)
             if shared:
                 begin = with_codes(begin, self.shapes[whose[some]])
-            solved = self._solve(evidence.rows(some), begin, fixed=shared, from_rest=start is None)
+            part = None if fill is None else fill[some]
+            solved = self._solve(evidence.rows(some), begin, fill=part, fixed=shared, from_rest=from_rest)
             state = _put(state, some, solved.state)
-        return state
+            energy[some] = solved.energy.to(energy)
+        return state, energy
+
+    def _fill(self, start: Mapping[str, np.ndarray] | None) -> Tensor | None:
+        """(B, K, 3) where a network has the joints, for those that are missing; None where nobody knows."""
+        if start is None or not self.off:
+            return None
+        state = self._of_network(start)
+        with torch.no_grad():
+            return self.moments(self.chart.rotations(state), state.codes) + state.transl[:, None]
 
     def _smoothed(
-        self, rows: np.ndarray, states: list[State], pieces: list[slice], spread: float
+        self,
+        rows: np.ndarray,
+        states: list[State],
+        pieces: list[slice],
+        fills: list[Tensor | None],
+        spread: float,
     ) -> list[State]:
         """Fit again, each about the mean of the frames before and after as they were last; shapes stay."""
         beside = torch.from_numpy(neighbours(self.data.samples[0], rows)).to(self.device)
@@ -174,7 +210,9 @@ class Refinement:
                 states[number] = levenberg_marquardt(
                     self.chart,
                     self.moments,
-                    self._exact(self._evidence(rows[piece]), self.noise),
+                    self._filled(
+                        self._exact(self._evidence(rows[piece]), self.noise), fills[number], self.noise
+                    ),
                     beliefs,
                     states[number],
                     steps=_SMOOTHED[1],
@@ -205,14 +243,19 @@ class Refinement:
     def prepare(self, rows: np.ndarray, start: Mapping[str, np.ndarray] | None) -> None:
         """Measure the noise, and the shape of every person with more than one frame, on some of `rows`.
 
-        `start`: of the same rows, as `__call__` takes it.
+        `start`: of the same rows, as `__call__` takes it. With 3D joints only how far it is off counts.
         """
+        said = start
+        if self.is_mocap:
+            start = None
         good = self._enough(rows)
         if start is not None:
             good &= np.isfinite(start["error"])
         places = np.flatnonzero(good)
         if self.options.noise is None and len(places):
             self.noise = self._measured(rows, _spread(places, _NOISY), start)
+        if self.is_mocap and said is not None:
+            self.off = self._off_by(rows, said)
         person = self.data.samples[0].person
         # A face's codes are its expression too, which no two frames share.
         if not self.options.share_shape or person is None or self.chart.model == "flame":
@@ -261,6 +304,18 @@ class Refinement:
             ).state
         return float(noise)
 
+    def _off_by(self, rows: np.ndarray, start: Mapping[str, np.ndarray]) -> float:
+        """How far a network is from a coordinate of the joints that it was given, metres."""
+        places = _spread(np.flatnonzero(np.isfinite(start["error"])), _NOISY)
+        evidence = self._evidence(rows[places])
+        if not bool(evidence.valid.any()):
+            return 0.0
+        state = self._of_network(_rows(start, places))
+        with torch.no_grad():
+            posed = self.moments(self.chart.rotations(state), state.codes) + state.transl[:, None]
+        off = evidence.residuals(posed)[evidence.valid]
+        return float(off.square().mean().sqrt())
+
     def _enough(self, rows: np.ndarray) -> np.ndarray:
         """(M,) bool: rows with joints enough to say something of a shape."""
         valid = self.data.targets.valid_cam if self.is_mocap else self.data.targets.valid_2d
@@ -282,13 +337,38 @@ class Refinement:
 
     def _start(self, evidence: Evidence, start: Mapping[str, np.ndarray] | None) -> State:
         if start is not None:
-            given = {n: torch.from_numpy(np.ascontiguousarray(v)).to(self.device) for n, v in start.items()}
-            transl = torch.nan_to_num(given["transl"])  # no joint to place the body by
-            return self.chart.state({**given, "transl": transl})
+            return self._of_network(start)
         if not self.is_mocap:
             raise ValueError("without 3D joints a fit needs a network's estimate to start from")
         args = (self.chart, self.moments, evidence.joints, evidence.valid)
         return placed(*args, torso=self.torso, prior=self.beliefs.prior)
+
+    def _of_network(self, start: Mapping[str, np.ndarray]) -> State:
+        given = {n: torch.from_numpy(np.ascontiguousarray(v)).to(self.device) for n, v in start.items()}
+        transl = torch.nan_to_num(given["transl"])  # no joint to place the body by
+        return self.chart.state({**given, "transl": transl})
+
+    def _filled(self, evidence: Evidence, fill: Tensor | None, noise: float) -> Evidence:
+        """Evidence of noise `noise` with what the network says of the same joints.
+
+        Of missing ones it is all there is. Of noisy ones it is a second measurement, never a better one: it
+        was trained on many frames' noise and shows less of each one's.
+        """
+        if fill is None:
+            return evidence
+        there, known = evidence.valid, self.known.expand_as(evidence.valid)
+        less = (noise / max(_BLIND * max(self.off, self.noise), noise)) ** 2
+        more = 0.0
+        if self.noise > _NOTICED * self.unit.least:
+            own = max(self.off**2 - self.noise**2, self.noise**2)
+            more = self.noise**2 / own
+        both = (evidence.joints + more * fill) / (1 + more)
+        return replace(
+            evidence,
+            joints=torch.where(there[..., None], both, fill),
+            valid=known & there.any(1, keepdim=True),
+            confidence=torch.where(there, 1.0 + more, less),
+        )
 
     def _exact(self, evidence: Evidence, noise: float) -> Evidence:
         return replace(evidence, weight=1 / (2 * noise**2), scale=max(self.unit.outlying, _OUTLYING * noise))
@@ -299,16 +379,19 @@ class Refinement:
         start: State,
         *,
         persons: Tensor | None = None,
+        fill: Tensor | None = None,
         fixed: bool = False,
         from_rest: bool = False,
     ) -> Solution:
         """Loosely first, then as exactly as the joints are."""
-        beliefs, exact = self.beliefs, self._exact(evidence, self.noise)
+        beliefs = self.beliefs
+        exact = self._filled(self._exact(evidence, self.noise), fill, self.noise)
+        loose = self._filled(evidence, fill, max(self.unit.loose, self.noise))
         if self.options.near is not None and not from_rest:
             beliefs = replace(beliefs, near=start.pose, near_weight=1 / self.options.near**2)
         steps = _FROM_REST if from_rest else (_LOOSE, _EXACT)
         first = levenberg_marquardt(
-            self.chart, self.moments, evidence, beliefs, start, steps=steps[0], fixed_codes=fixed
+            self.chart, self.moments, loose, beliefs, start, steps=steps[0], fixed_codes=fixed
         )
         return levenberg_marquardt(
             self.chart,
