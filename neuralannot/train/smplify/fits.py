@@ -43,10 +43,10 @@ _HANDS, _FACE = ("left_hand_pose", "right_hand_pose"), ("jaw_pose",)
 class SmplifyFits:
     """Fits of B bodies, in the camera's frame, float32.
 
-    `parameters`: smplx's names -> (B, ...), `transl` among them; `joints` (B, K, 3) metres; `energy` (B,) of
-    the last stage; `error` (B,): the mean distance to the valid joints, metres or pixels; `valid` (B,) bool:
-    whether there was a joint to fit. Where there was none everything is NaN. `iterations` (B,) int64, of all
-    stages and headings; `converged` (B,) bool: of the last stage.
+    `parameters`: smplx's names -> (B, ...), `transl` among them; `joints` (B, K, 3) metres, NaN where the
+    body has none; `energy` (B,) of the last stage; `error` (B,): the mean distance to the valid joints,
+    metres or pixels; `valid` (B,) bool: whether there was a joint to fit. Where there was none everything is
+    NaN. `iterations` (B,) int64, of all stages and headings; `converged` (B,) bool: of the last stage.
     """
 
     parameters: Mapping[str, Tensor]
@@ -87,7 +87,7 @@ def fit_smplify(
     """
     fitter = _Fitter(body, points, evidence, setting, prior, hand_priors, hands, face, torso)
     count = len(evidence.joints)
-    known = points.known.to(evidence.valid.device)
+    known = fitter.known
     valid = (evidence.valid & known).any(1)
     if evidence.confidence is not None:
         valid &= ((evidence.confidence > 0) & evidence.valid & known).any(1)
@@ -132,6 +132,7 @@ class _Fitter:
         elif hands is not None or face is not None:
             raise ValueError(f"{body.model} has no hands and face beside its own; leave hands= and face= out")
         self.setting, self.hands, self.face = setting, hands, face
+        self.known = points.known.to(device)
         priors, self.gaussians = _priors(body.model, setting, prior, hand_priors, names)
         self.chart = Chart(body, names)
         self.unknowns = Unknowns(self.chart, {n: p.to(device) for n, p in priors.items()})
@@ -169,7 +170,7 @@ class _Fitter:
         error = distance.sum(1) / evidence.valid.sum(1)
         return _Piece(
             self.chart.parameters(best.state.to(torch.float32)),
-            posed.float(),
+            torch.where(self.known[:, None], posed, torch.nan).float(),
             best.energy.float(),
             error.float(),
             best.iterations,
