@@ -233,14 +233,14 @@ def hessian(energy, x, row, step=1e-5):
 
 def test_a_stage_ends_where_scipy_ends(smpl):
     """The whole way through `fit_smplify` to the minimum that L-BFGS-B finds from the same start."""
-    _, joints = smpl.people(2)
-    stage = replace(STAGE, hand_joints=1.0, face_joints=1.0)
+    _, joints = smpl.people(1)
+    stage = STAGE
     setting = replace(
         published("smpl", picture=False),
         stages=(stage,),
         data_weight=3e4,
         scale=0.2,
-        optimiser=LbfgsOptions(iterations=400, ftol=1e-7),
+        optimiser=LbfgsOptions(iterations=300, ftol=1e-7),
     )
     slow = smpl.fit(in_space(joints), setting)
     quick = smpl.fit(in_space(joints), replace(setting, rescaled=True))
@@ -248,7 +248,7 @@ def test_a_stage_ends_where_scipy_ends(smpl):
     assert (quick.iterations < slow.iterations).all()
     objective = objective_of(smpl, joints, stage=stage)
     objective = replace(
-        objective, evidence=replace(objective.evidence, weight=3e4, confidence=torch.ones(2, 17).double())
+        objective, evidence=replace(objective.evidence, weight=3e4, confidence=torch.ones(1, 17).double())
     )
     state = objective.unknowns.chart.state({n: v.double() for n, v in slow.parameters.items()})
     objective = replace(objective, root=state.root)
@@ -261,7 +261,7 @@ def test_a_stage_ends_where_scipy_ends(smpl):
         value.backward()
         return float(value.detach()), x.grad[0].numpy()
 
-    for row in range(2):
+    for row in range(1):
         twin = minimize(energy, start[row], (row,), jac=True, method="L-BFGS-B", options={"maxiter": 400})
         assert float(slow.energy[row]) == pytest.approx(twin.fun, rel=5e-3)
 
@@ -473,7 +473,7 @@ def test_both_sides_are_tried_where_the_shoulders_are_close(smpl, prior):
     back = FACING * Rotation.from_euler("y", math.pi)
     given["global_orient"] = torch.tensor(back.as_rotvec(), dtype=torch.float32).repeat(3, 1)
     joints = smpl.joints(given)
-    two = replace(brief("smpl", picture=True), headings=(0.0, math.pi))
+    two = replace(brief("smpl", picture=True, iterations=20), headings=(0.0, math.pi))
     fits = {
         len(setting.headings): smpl.fit(smpl.seen(joints), setting, prior=prior)
         for setting in (replace(two, headings=(0.0,)), two)

@@ -87,15 +87,15 @@ def fit_smplify(
     """
     fitter = _Fitter(body, points, evidence, setting, prior, hand_priors, hands, face, torso)
     count = len(evidence.joints)
-    known = fitter.known
-    valid = (evidence.valid & known).any(1)
+    there = evidence.valid & fitter.known
     if evidence.confidence is not None:
-        valid &= ((evidence.confidence > 0) & evidence.valid & known).any(1)
+        there = there & (evidence.confidence > 0)
+    evidence, valid = replace(evidence, valid=there), there.any(1)
     rows = valid.nonzero()[:, 0]
     batch = batch or (_BATCH_CPU if valid.device.type == "cpu" else _BATCH)
     begun = None if start is None else fitter.begun(start, count)
     pieces = [
-        fitter.fitted(_known(evidence.rows(some), known), None if begun is None else begun.rows(some))
+        fitter.fitted(evidence.rows(some), None if begun is None else begun.rows(some))
         for some in (rows.split(batch) if len(rows) else ())
     ]
     return _together(pieces, rows, valid, fitter, len(points))
@@ -135,7 +135,7 @@ class _Fitter:
         self.known = points.known.to(device)
         priors, self.gaussians = _priors(body.model, setting, prior, hand_priors, names)
         self.chart = Chart(body, names)
-        self.unknowns = Unknowns(self.chart, {n: p.to(device) for n, p in priors.items()})
+        self.unknowns = Unknowns(self.chart, {n: copy.deepcopy(p).to(device) for n, p in priors.items()})
         self.moments: JointMoments = copy.deepcopy(points.moments()).double().to(device)
         like = evidence.joints.new_zeros((), dtype=torch.float64)
         if self.gaussians is not None:
@@ -326,10 +326,6 @@ def _wide(evidence: Evidence, setting: SmplifySetting) -> Evidence:
         wide(evidence.focal),
         wide(evidence.princpt),
     )
-
-
-def _known(evidence: Evidence, known: Tensor) -> Evidence:
-    return replace(evidence, valid=evidence.valid & known)
 
 
 def _priors(
