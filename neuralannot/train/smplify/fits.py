@@ -43,10 +43,10 @@ _HANDS, _FACE = ("left_hand_pose", "right_hand_pose"), ("jaw_pose",)
 class SmplifyFits:
     """Fits of B bodies, in the camera's frame, float32.
 
-    `parameters`: smplx's names -> (B, ...), `transl` among them; `joints` (B, K, 3) metres; `energy` (B,) of
-    the last stage; `error` (B,): the mean distance to the valid joints, metres or pixels; `valid` (B,) bool:
-    whether there was a joint to fit. Where there was none everything is NaN. `iterations` (B,) int64, of all
-    stages and headings; `converged` (B,) bool: of the last stage.
+    `parameters`: smplx's names -> (B, ...), `transl` among them; `joints` (B, K, 3) metres, NaN where the
+    body has none; `energy` (B,) of the last stage; `error` (B,): the mean distance to the valid joints,
+    metres or pixels; `valid` (B,) bool: whether there was a joint to fit. Where there was none everything is
+    NaN. `iterations` (B,) int64, of all stages and headings; `converged` (B,) bool: of the last stage.
     """
 
     parameters: Mapping[str, Tensor]
@@ -87,15 +87,15 @@ def fit_smplify(
     """
     fitter = _Fitter(body, points, evidence, setting, prior, hand_priors, hands, face, torso)
     count = len(evidence.joints)
-    known = points.known.to(evidence.valid.device)
-    valid = (evidence.valid & known).any(1)
+    there = evidence.valid & fitter.known
     if evidence.confidence is not None:
-        valid &= ((evidence.confidence > 0) & evidence.valid & known).any(1)
+        there = there & (evidence.confidence > 0)
+    evidence, valid = replace(evidence, valid=there), there.any(1)
     rows = valid.nonzero()[:, 0]
     batch = batch or (_BATCH_CPU if valid.device.type == "cpu" else _BATCH)
     begun = None if start is None else fitter.begun(start, count)
     pieces = [
-        fitter.fitted(_known(evidence.rows(some), known), None if begun is None else begun.rows(some))
+        fitter.fitted(evidence.rows(some), None if begun is None else begun.rows(some))
         for some in (rows.split(batch) if len(rows) else ())
     ]
     return _together(pieces, rows, valid, fitter, len(points))
@@ -132,9 +132,10 @@ class _Fitter:
         elif hands is not None or face is not None:
             raise ValueError(f"{body.model} has no hands and face beside its own; leave hands= and face= out")
         self.setting, self.hands, self.face = setting, hands, face
+        self.known = points.known.to(device)
         priors, self.gaussians = _priors(body.model, setting, prior, hand_priors, names)
         self.chart = Chart(body, names)
-        self.unknowns = Unknowns(self.chart, {n: p.to(device) for n, p in priors.items()})
+        self.unknowns = Unknowns(self.chart, {n: copy.deepcopy(p).to(device) for n, p in priors.items()})
         self.moments: JointMoments = copy.deepcopy(points.moments()).double().to(device)
         like = evidence.joints.new_zeros((), dtype=torch.float64)
         if self.gaussians is not None:
@@ -169,7 +170,7 @@ class _Fitter:
         error = distance.sum(1) / evidence.valid.sum(1)
         return _Piece(
             self.chart.parameters(best.state.to(torch.float32)),
-            posed.float(),
+            torch.where(self.known[:, None], posed, torch.nan).float(),
             best.energy.float(),
             error.float(),
             best.iterations,
@@ -325,10 +326,6 @@ def _wide(evidence: Evidence, setting: SmplifySetting) -> Evidence:
         wide(evidence.focal),
         wide(evidence.princpt),
     )
-
-
-def _known(evidence: Evidence, known: Tensor) -> Evidence:
-    return replace(evidence, valid=evidence.valid & known)
 
 
 def _priors(
