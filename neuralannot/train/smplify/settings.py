@@ -124,6 +124,8 @@ _TUNED_2D = {
     "mano": _last(1.0, 1.0),
     "flame": _last(0.3, 0.3, jaw=3.0),
 }
+_AROUND = tuple(quarter * math.pi / 2 for quarter in range(4))
+_HEADINGS = {"smpl": _AROUND, "smplx": _AROUND, "mano": (0.0, math.pi), "flame": (0.0,)}
 _BODY = {
     "clean": _last(0.7, 0.1, bending=2.0),
     "noisy": _last(22.0, 12.0, bending=200.0, jaw=100.0),
@@ -195,7 +197,7 @@ def tuned(model: str, *, picture: bool, joints: str = "clean") -> SmplifySetting
         stages=(first, final, final, final),
         optimiser=_TUNED_LIMITS,
         moves=True,
-        headings=(0.0,) if model == "flame" or not picture else (0.0, math.pi),
+        headings=_HEADINGS[model] if picture else (0.0,),
         side_view=None,
         upright=True,
         rolled=picture and model != "flame",
