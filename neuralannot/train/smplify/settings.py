@@ -9,7 +9,7 @@ from neuralannot.parameters import human_model
 from neuralannot.train.smplify.adam import AdamOptions
 from neuralannot.train.smplify.lbfgs import LbfgsOptions
 
-#: What 3D joints are like, by which the tuned weights differ.
+#: What joints are like, by which the tuned weights differ.
 JOINTS = ("clean", "noisy", "missing")
 _POSES = ("rotations", "latents")
 # SMPLify-X's own: of the bending term, in times of the pose's weight.
@@ -118,12 +118,10 @@ _TUNED_LIMITS = LbfgsOptions(iterations=50, history=30, gtol=1e-6, ftol=1e-6, wi
 # Before the last stage: at least such weights of the pose and of the codes.
 _LOOSER = {"smpl": (15.0, 3.0), "smplx": (15.0, 3.0), "mano": (3.0, 1.0), "flame": (3.0, 1.0)}
 _LOOSER_2D = {"smpl": (10.0, 10.0), "smplx": (10.0, 10.0), "mano": (10.0, 10.0), "flame": (3.0, 1.0)}
-_TUNED_2D = {
-    "smpl": _last(2.4, 2.5, bending=15.0),
-    "smplx": _last(2.4, 2.5, bending=15.0),
-    "mano": _last(1.0, 1.0),
-    "flame": _last(0.3, 0.3, jaw=3.0),
-}
+_BODY_2D = {"clean": _last(2.4, 2.5, bending=15.0), "noisy": _last(10.0, 6.0, bending=60.0, jaw=10.0)}
+_HAND_2D = {"clean": _last(1.0, 1.0), "noisy": _last(6.0, 6.0)}
+_FACE_2D = {"clean": _last(0.3, 0.3, jaw=3.0), "noisy": _last(10.0, 10.0, jaw=50.0)}
+_TUNED_2D = {"smpl": _BODY_2D, "smplx": _BODY_2D, "mano": _HAND_2D, "flame": _FACE_2D}
 _AROUND = tuple(quarter * math.pi / 2 for quarter in range(4))
 _HEADINGS = {"smpl": _AROUND, "smplx": _AROUND, "mano": (0.0, math.pi), "flame": (0.0,)}
 _BODY = {
@@ -175,13 +173,17 @@ def published(model: str, *, picture: bool) -> SmplifySetting:
 def tuned(model: str, *, picture: bool, joints: str = "clean") -> SmplifySetting:
     """What was found best on made data held out from those reported on (docs/smplify.md).
 
-    `joints`: what 3D joints are like, `clean`, `noisy` (bodies by 10 mm, hands and faces by 3 mm) or
-    `missing` (a fifth of them); of pictures there is one. Raises ValueError for another, or model.
+    `joints`: what the joints are like, `clean`, `noisy` (bodies by 10 mm, hands and faces by 3 mm, pictures
+    by 2 px of the crop) or `missing` (a fifth of them; in pictures the weights are those of clean ones).
+    Raises ValueError for another, or an unknown model.
     """
     human_model(model)
     if joints not in JOINTS:
         raise ValueError(f"joints must be one of {', '.join(JOINTS)}, got {joints!r}")
-    final = _TUNED_2D[model] if picture else _TUNED_3D[model][joints]
+    if picture:
+        final = _TUNED_2D[model]["noisy" if joints == "noisy" else "clean"]
+    else:
+        final = _TUNED_3D[model][joints]
     pose, codes = (_LOOSER_2D if picture else _LOOSER)[model]
     first = replace(
         final,
