@@ -74,24 +74,33 @@ ROWS_3D = (
     Row(PAPER_S, "network-both", _net(**_BOTH, **_ROTATION)),
     Row("network, joints, refined", "refined-joints", partial(refined, start={**_JOINTS, **_ROTATION})),
     Row(
-        "the same, rotations within 0.2 rad of the network's",
+        "network, joints, refined, rotations within 0.2 rad of its own",
         "refined-joints-near",
         partial(refined, start={**_JOINTS, **_ROTATION}, options=RefineOptions(near=0.2)),
     ),
     Row(BEST, "refined-both", partial(refined, start={**_BOTH, **_ROTATION})),
     Row(
-        "the same, rotations within 0.2 rad of the network's",
+        "network, image + joints, refined, rotations within 0.2 rad of its own",
         "refined-both-near",
         partial(refined, start={**_BOTH, **_ROTATION}, options=RefineOptions(near=0.2)),
     ),
     Row(
-        "the same, every frame its own shape",
+        "network, image + joints, refined, every frame its own shape",
         "refined-both-own",
         partial(refined, start={**_BOTH, **_ROTATION}, options=_OWN),
     ),
     Row("least squares without network", "fitted", refined),
-    Row("the same, every frame its own shape", "fitted-own", partial(refined, options=_OWN)),
-    Row("the same, one shape, no learnt prior", "fitted-rest", partial(refined, prior="rest"), ("body",)),
+    Row(
+        "least squares without network, every frame its own shape",
+        "fitted-own",
+        partial(refined, options=_OWN),
+    ),
+    Row(
+        "least squares without network, one shape, no learnt prior",
+        "fitted-rest",
+        partial(refined, prior="rest"),
+        ("body",),
+    ),
     Row(
         "SPIN's rule, tuned SMPLify-X", "spin", partial(ruled, start={**_BOTH, **_ROTATION}, setting="tuned")
     ),
@@ -239,14 +248,13 @@ def tables(
         )
         base = found.get("smplify-published") or []
         for row in rows:
-            table.add(row.name, *_cells(found[row.key], base))
+            if found[row.key]:  # the others have not been run yet
+                table.add(row.name, *_cells(found[row.key], base))
         table.notes.extend(comparison.paper)
         yield table
 
 
 def _cells(some: Sequence[Measured], base: Sequence[Measured]) -> list[str]:
-    if not some:
-        return [NOTHING] * 8
     ratio = NOTHING
     if base and len(base) == len(some):
         ratio = f"{_mean(some, 'mpjpe') / _mean(base, 'mpjpe'):.2f}"
