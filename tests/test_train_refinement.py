@@ -25,7 +25,7 @@ from neuralannot.train.run import Machinery, TrainingData, build_machinery, read
 from neuralannot.train.sequences import neighbours
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
-KNOWN = RefineOptions(noise=0.001)  # measuring it takes longer than a fit
+KNOWN = RefineOptions(noise=0.001, adapt=False)  # what is measured takes longer than a fit
 ALONE = World(0, 1, torch.device("cpu"))
 
 
@@ -172,13 +172,15 @@ def test_the_noise_of_the_joints_is_measured(noise_mm, low, high):
     noisy = replace(data, targets=replace(data.targets, joints_cam=joints + off))
     rows = np.flatnonzero(data.usable)
     found = prepare_refinement(machinery, noisy, rows, None, RefineOptions(share_shape=False))
-    assert low <= 1000 * found.noise <= high
+    assert low <= 1000 * found.shared.noise <= high
 
 
 def test_noise_that_is_said_is_not_measured():
     data, machinery = mocap(count=32)
     options = RefineOptions(noise=0.004, share_shape=False)
-    assert prepare_refinement(machinery, data, np.flatnonzero(data.usable), None, options).noise == 0.004
+    assert (
+        prepare_refinement(machinery, data, np.flatnonzero(data.usable), None, options).shared.noise == 0.004
+    )
 
 
 def with_persons(data: TrainingData, person: np.ndarray | None) -> TrainingData:
@@ -192,12 +194,14 @@ def test_persons_that_are_not_known_or_seen_once_have_their_own_shapes():
     person[rows[:6]], person[rows[6]] = 7, 9
     refinement = prepare_refinement(machinery, with_persons(data, person), rows, None, KNOWN)
     found = refinement(rows)
-    assert (refinement.of[rows] == [*[refinement.of[rows[0]]] * 6, *[-1] * (len(rows) - 6)]).all()
+    assert (
+        refinement.shared.of[rows] == [*[refinement.shared.of[rows[0]]] * 6, *[-1] * (len(rows) - 6)]
+    ).all()
     shapes = found["betas"]
     assert (shapes[:6] == shapes[0]).all()
     assert len(np.unique(shapes[5:], axis=0)) == len(rows) - 5
     unknown = prepare_refinement(machinery, with_persons(data, None), rows, None, KNOWN)
-    assert len(unknown.shapes) == 0
+    assert len(unknown.shared.shapes) == 0
     assert refinement.digest != unknown.digest
 
 
@@ -211,7 +215,7 @@ def test_a_shape_is_of_all_of_a_persons_frames():
     one = replace(one, targets=replace(one.targets, joints_cam=joints + off))
     known = RefineOptions(noise=0.02)
     shape, turned = (
-        prepare_refinement(machinery, one, r, None, known).shapes[0] for r in (rows, rows[::-1].copy())
+        prepare_refinement(machinery, one, r, None, known).shared.shapes[0] for r in (rows, rows[::-1].copy())
     )
     torch.testing.assert_close(shape, turned, rtol=0, atol=0.02)
     own = prepare_refinement(machinery, one, rows, None, replace(known, share_shape=False))(rows)["betas"]
@@ -299,7 +303,7 @@ def test_faces_have_each_their_own_codes_whoever_they_are():
     }
     refinement = prepare_refinement(machinery, known, rows, start, RefineOptions(noise=1.0))
     found = refinement(rows, start)
-    assert (refinement.of == -1).all()
+    assert (refinement.shared.of == -1).all()
     assert len(np.unique(found["expression"], axis=0)) == len(rows)
     assert (found["error"] < 10).all()
 
@@ -322,7 +326,7 @@ def test_joints_of_which_nothing_is_believed_leave_the_likeliest_body():
     options = RefineOptions(noise=50.0, share_shape=False)
     refinement = prepare_refinement(machinery, data, rows, None, options)
     assert np.abs(refinement(rows)["betas"]).max() < 0.01
-    mean = refinement.prior.means[0].numpy().reshape(-1, 3)
+    mean = refinement.shared.prior.means[0].numpy().reshape(-1, 3)
     np.testing.assert_allclose(refinement(rows)["body_pose"][:, :21], np.tile(mean, (4, 1, 1)), atol=0.05)
 
 
@@ -391,8 +395,8 @@ def test_noise_and_shapes_are_of_rows_that_say_something():
     for value in lost.values():
         value[:2] = np.nan
     found = prepare_refinement(machinery, data, rows, lost, RefineOptions())
-    assert np.isfinite(found.noise)
-    assert found.shapes.isfinite().all()
+    assert np.isfinite(found.shared.noise)
+    assert found.shared.shapes.isfinite().all()
     refined = found(rows, lost)
     assert np.isfinite(refined["error"][2:]).all()
     # A person of whom two joints are seen in every frame has no shape to share.
@@ -400,8 +404,8 @@ def test_noise_and_shapes_are_of_rows_that_say_something():
     valid[torch.from_numpy(rows[4:8]), 2:] = False
     few = replace(data, targets=replace(data.targets, valid_cam=valid))
     found = prepare_refinement(machinery, few, rows, None, KNOWN)
-    assert (found.of[rows[4:8]] == -1).all()
-    assert (found.of[rows[:4]] >= 0).all()
+    assert (found.shared.of[rows[4:8]] == -1).all()
+    assert (found.shared.of[rows[:4]] >= 0).all()
     assert np.isfinite(found(rows)["error"]).all()
 
 

@@ -21,7 +21,7 @@ from neuralannot.train.distributed import World
 from neuralannot.train.eft import exemplar_estimates
 from neuralannot.train.estimates import estimates
 from neuralannot.train.fit import fit
-from neuralannot.train.fitting.gaussians import PoseGaussians
+from neuralannot.train.fitting.gaussians import PoseGaussians, isotropic
 from neuralannot.train.method_options import EftOptions, RefineOptions, SmplifyOptions
 from neuralannot.train.optimisation import Optimisation, lower_error
 from neuralannot.train.refinement import prepare_refinement
@@ -114,9 +114,9 @@ def make_setup(study: Study, base: Base, out: Path, size: Size, device: torch.de
 # --- optimisers
 
 
-def optimised(setup: Setup, *, setting: str) -> Measured:
+def optimised(setup: Setup, *, setting: str, camera: str = "crop") -> Measured:
     """SMPLify-X by a setting of `SmplifyOptions`, told what its joints are like."""
-    optimisation = _optimisation(setup, setting)
+    optimisation = _optimisation(setup, setting, camera)
     started = time.perf_counter()
     found = optimisation(setup.rows[setup.judged])
     seconds = (time.perf_counter() - started) / len(setup.judged)
@@ -135,9 +135,9 @@ def ruled(setup: Setup, *, start: Mapping[str, Any], setting: str) -> Measured:
     return setup.measured(found, seconds=seconds, training=one.training)
 
 
-def _optimisation(setup: Setup, setting: str) -> Optimisation:
+def _optimisation(setup: Setup, setting: str, camera: str = "crop") -> Optimisation:
     joints = {"noise": "noisy", "missing": "missing"}.get(setup.study.condition, "clean")
-    return Optimisation(setup.machinery, setup.data, SmplifyOptions(setting, joints))
+    return Optimisation(setup.machinery, setup.data, SmplifyOptions(setting, joints, camera=camera))
 
 
 def exemplar(setup: Setup, *, start: Mapping[str, Any], options: EftOptions) -> Measured:
@@ -171,7 +171,9 @@ def trained(setup: Setup, **changes: Any) -> Trained:
     # The paper's two layers; twice as wide ones and a bold rate take to a small set more quickly.
     wide = {"joint_width": 1024, "head_width": 1024, "head_layers": 2, "batch": 64} if not sees else {}
     crops = setup.out / f"crops-{setup.study.who}-{setup.study.condition == '2d'}-seed{setup.study.seed}"
-    config = replace(config, max_steps=steps, crops=str(crops), checkpoint_every=500, **wide)
+    # All the steps, whatever the loss does: a run that ends early on a plateau is a weaker opponent.
+    schedule = {"patience": steps, "lr_drop_steps": (3 * steps // 4, 9 * steps // 10)}
+    config = replace(config, max_steps=steps, crops=str(crops), checkpoint_every=500, **schedule, **wide)
     folder = _folder(setup, changes)
     kept, clock = folder / "estimates.npz", folder / "seconds.txt"
     if not kept.is_file():
@@ -219,26 +221,18 @@ def refined(
     start: Mapping[str, Any] | None = None,
     options: RefineOptions | None = None,
     prior: str = "open",
-    setting: str = "",
 ) -> Measured:
-    """Damped least squares, from a network's estimates (`start`: its changes), from none, or from where the
-    optimiser of `setting` ends, of the judged samples alone.
+    """Damped least squares, from a network's estimates (`start`: its changes) or from none.
 
-    `prior`: `open`, which ships; `rest`, half a radian about rest; the person's shape and the noise come from
-    all usable rows, the time is that of the judged ones and their share of what all share.
+    `prior`: `open`, which ships; `rest`, half a radian about rest; what fits share comes from all usable
+    rows, the time is that of the judged ones and their share of what all share.
     """
     one = None if start is None else trained(setup, **start)
     columns = None if one is None else one.columns
     started = time.perf_counter()
-    if setting:
-        rows = setup.rows[setup.judged]
-        columns = _optimisation(setup, setting)(rows)
-        refinement = prepare_refinement(setup.machinery, setup.data, rows, columns, options)
-        found = refinement(rows, columns)
-        return setup.measured(found, seconds=(time.perf_counter() - started) / len(rows))
     given: PoseGaussians | None = None
     if prior == "rest":
-        given = _about_rest()
+        given = isotropic(63, 0.5)
     refinement = prepare_refinement(
         setup.machinery, setup.data, setup.rows, columns, options or RefineOptions(), prior=given
     )
@@ -250,8 +244,3 @@ def refined(
     seconds += 0.0 if one is None else one.seconds
     training = 0.0 if one is None else one.training
     return setup.measured(found, seconds=seconds, training=training)
-
-
-def _about_rest() -> PoseGaussians:
-    """Every rotation half a radian about rest, at one standard deviation."""
-    return PoseGaussians(torch.zeros(1, 63), torch.eye(63)[None] / 0.5**2, torch.zeros(1))

@@ -27,7 +27,8 @@ _LATENT = {
 _ROTATION = {"outputs": "rotation6d"}
 # The small networks of these sets want a bolder rate than a ResNet-50.
 _EFT = EftOptions(steps=20, lr=5e-5)
-_OWN = RefineOptions(share_shape=False)
+_OWN, _SHIPPED = RefineOptions(share_shape=False), RefineOptions(adapt=False)
+_CROP = RefineOptions(camera="crop", adapt=False)
 
 _SPIN = "SPIN's rule, tuned SMPLify-X"
 PUBLISHED, PAPER_S = "SMPLify-X, as published", "network, image + joints (the paper's)"
@@ -48,19 +49,15 @@ def _net(**changes: Any) -> Callable[[Setup], Measured]:
     return partial(network, **changes)
 
 
-def _latent(setup: Setup, *, then: str = "", **inputs: Any) -> Measured:
+def _latent(setup: Setup, *, then: str = "", options: RefineOptions | None = None, **inputs: Any) -> Measured:
     changes = {**inputs, **_LATENT[setup.study.who]}
     if then == "refined":
-        return refined(setup, start=changes)
+        return refined(setup, start=changes, options=options)
     if then == "spin":
         return ruled(setup, start=changes, setting="tuned")
     if then == "eft":
         return exemplar(setup, start=changes, options=_EFT)
     return network(setup, **changes)
-
-
-def _from_optimiser(setup: Setup) -> Measured:
-    return refined(setup, setting="tuned")
 
 
 _OPTIMISERS = (
@@ -74,11 +71,21 @@ ROWS_3D = (
     Row(PAPER_S, "network-both", _net(**_BOTH, **_ROTATION)),
     Row("network, joints, refined", "refined-joints", partial(refined, start={**_JOINTS, **_ROTATION})),
     Row(
+        "network, joints, refined, the prior as it ships",
+        "refined-joints-shipped",
+        partial(refined, start={**_JOINTS, **_ROTATION}, options=_SHIPPED),
+    ),
+    Row(
         "network, joints, refined, rotations within 0.2 rad of its own",
         "refined-joints-near",
         partial(refined, start={**_JOINTS, **_ROTATION}, options=RefineOptions(near=0.2)),
     ),
     Row(BEST, "refined-both", partial(refined, start={**_BOTH, **_ROTATION})),
+    Row(
+        f"{BEST}, the prior as it ships",
+        "refined-both-shipped",
+        partial(refined, start={**_BOTH, **_ROTATION}, options=_SHIPPED),
+    ),
     Row(
         "network, image + joints, refined, rotations within 0.2 rad of its own",
         "refined-both-near",
@@ -91,6 +98,11 @@ ROWS_3D = (
     ),
     Row("least squares without network", "fitted", refined),
     Row(
+        "least squares without network, the prior as it ships",
+        "fitted-shipped",
+        partial(refined, options=_SHIPPED),
+    ),
+    Row(
         "least squares without network, every frame its own shape",
         "fitted-own",
         partial(refined, options=_OWN),
@@ -98,7 +110,7 @@ ROWS_3D = (
     Row(
         "least squares without network, one shape, no learnt prior",
         "fitted-rest",
-        partial(refined, prior="rest"),
+        partial(refined, prior="rest", options=_SHIPPED),
         ("body",),
     ),
     Row(
@@ -108,14 +120,34 @@ ROWS_3D = (
 )
 ROWS_2D = (
     *_OPTIMISERS,
+    Row(
+        "SMPLify-X, tuned, the image's camera",
+        "smplify-tuned-image",
+        partial(optimised, setting="tuned", camera="image"),
+    ),
     Row("network, image", "network-image", partial(_latent, **_IMAGE)),
     Row("network, 2D joints", "network-joints", partial(_latent, **_JOINTS)),
     Row(PAPER_S, "network-both", partial(_latent, **_BOTH)),
     Row("network, image, refined", "refined-image", partial(_latent, then="refined", **_IMAGE)),
     Row(BEST, "refined-both", partial(_latent, then="refined", **_BOTH)),
+    Row(
+        f"{BEST}, the prior as it ships",
+        "refined-both-shipped",
+        partial(_latent, then="refined", options=_SHIPPED, **_BOTH),
+    ),
     Row(_SPIN, "spin", partial(_latent, then="spin", **_BOTH)),
     Row("EFT's rule", "eft", partial(_latent, then="eft", **_BOTH)),
-    Row("tuned SMPLify-X, refined, without network", "fitted", _from_optimiser),
+    Row("least squares without network", "fitted", refined),
+    Row(
+        "least squares without network, the prior as it ships",
+        "fitted-shipped",
+        partial(refined, options=_SHIPPED),
+    ),
+    Row(
+        "least squares without network, the prior as it ships, the crop's camera",
+        "fitted-crop",
+        partial(refined, options=_CROP),
+    ),
 )
 ROWS_INPUTS = tuple(row for row in ROWS_3D if row.key in ("network-image", "network-joints", "network-both"))
 ROWS_INPUTS_2D = tuple(

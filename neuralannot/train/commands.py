@@ -13,6 +13,7 @@ from typing import Any
 
 from neuralannot.train.config import ANNOTATING, PRESETS, TrainConfig, config_with, field_types
 from neuralannot.train.method_options import (
+    CAMERAS,
     JOINTS,
     METHODS,
     SETTINGS,
@@ -109,6 +110,11 @@ def _method_arguments(annotate: argparse.ArgumentParser) -> None:
         "--smooth", type=float, help="radians that rotations stray from consecutive frames' (0.1, say)"
     )
     of.add_argument("--own-shapes", action="store_true", help="every frame a shape of its own")
+    of.add_argument("--no-adapt", action="store_true", help="the pose prior as it ships, not the data set's")
+    of = annotate.add_argument_group("refined, fitted and smplify, in pictures")
+    listed = "; ".join(f"{name}: {text}" for name, text in CAMERAS.items())
+    of.add_argument("--camera", choices=CAMERAS, help=f"{listed} (default: image; of smplify crop)")
+    of.add_argument("--focal", type=float, help="of the image's camera, px (default: the image's diagonal)")
     of = annotate.add_argument_group("smplify and spin")
     of.add_argument("--setting", choices=SETTINGS, default="published", help="(default: published)")
     of.add_argument("--joints-are", choices=JOINTS, default="clean", help="tuned, in 3D")
@@ -192,9 +198,20 @@ def _annotate(options: argparse.Namespace) -> None:
     from neuralannot.train.distributed import leave_world
 
     shared = not options.own_shapes
+    taken = {name: getattr(options, name) for name in ("camera", "focal") if getattr(options, name)}
+    optimises = options.method in ("smplify", "spin")
     chosen = MethodOptions(
-        refine=RefineOptions(options.noise, shared, options.near, options.smooth),
-        smplify=SmplifyOptions(options.setting, options.joints_are, options.latents),
+        refine=RefineOptions(
+            options.noise,
+            shared,
+            options.near,
+            options.smooth,
+            not options.no_adapt,
+            **({} if optimises else taken),
+        ),
+        smplify=SmplifyOptions(
+            options.setting, options.joints_are, options.latents, **(taken if optimises else {})
+        ),
         eft=EftOptions(steps=options.eft_steps, lr=options.eft_lr),
     )
     try:

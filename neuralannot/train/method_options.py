@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 __all__ = [
+    "CAMERAS",
     "JOINTS",
     "METHODS",
     "REFINED",
@@ -33,6 +34,11 @@ REFINED = ("refined", "fitted")
 #: SMPLify-X's settings, and what GT 3D joints are like.
 SETTINGS = ("published", "tuned")
 JOINTS = ("clean", "noisy", "missing")
+#: What pictures are seen through, where no camera is known.
+CAMERAS = {
+    "image": "focal length as long as the image's diagonal, principal point in its middle",
+    "crop": "the release's virtual camera of the crop, 5000 for 256 px",
+}
 
 
 @dataclass(frozen=True)
@@ -43,33 +49,43 @@ class RefineOptions:
     rotations are off, at one standard deviation, so that the fit stays about them; None leaves them to be the
     start alone. `smooth`: radians by which a rotation is off the mean of the frames before and after it
     (times the root of two), where frames are consecutive; None for frames that do not know of each other.
-    Raises ValueError for numbers that are not positive."""
+    `adapt`: whether the prior of the poses is adapted to the data set's own fits. `camera`: of `CAMERAS`, how
+    pictures were taken; `focal`: px of the whole images, for `image` (None: their diagonal).
+    Raises ValueError for numbers that are not positive and cameras that there are not."""
 
     noise: float | None = None
     share_shape: bool = True
     near: float | None = None
     smooth: float | None = None
+    adapt: bool = True
+    camera: str = "image"
+    focal: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("noise", "near", "smooth"):
+        for name in ("noise", "near", "smooth", "focal"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
+        _check_camera(self.camera, self.focal)
 
 
 @dataclass(frozen=True)
 class SmplifyOptions:
     """`setting`: of `SETTINGS`, see docs/smplify.md; `joints`: what GT 3D joints are like, for the tuned one:
     `clean`, `noisy` or `missing`; `prior`: of the latents that pictures are fitted by, as of `load_prior`
-    (default: the open one for bodies, 12 of MANO's components for hands)."""
+    (default: the open one for bodies, 12 of MANO's components for hands); `camera`, `focal`: as of
+    `RefineOptions`, by default the one that the paper has."""
 
     setting: str = "published"
     joints: str = "clean"
     prior: str = ""
+    camera: str = "crop"
+    focal: float | None = None
 
     def __post_init__(self) -> None:
         if self.setting not in SETTINGS:
             raise ValueError(f"setting must be one of {', '.join(SETTINGS)}, got {self.setting!r}")
+        _check_camera(self.camera, self.focal)
         if self.joints not in JOINTS:
             raise ValueError(f"joints must be one of {', '.join(JOINTS)}, got {self.joints!r}")
 
@@ -93,8 +109,7 @@ class EftOptions:
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """`refine`: of refined and fitted; `smplify`: of smplify, spin, and of what fitted begins with in
-    pictures; `eft`: of eft."""
+    """`refine`: of refined and fitted; `smplify`: of smplify and spin; `eft`: of eft."""
 
     refine: RefineOptions = field(default_factory=RefineOptions)
     smplify: SmplifyOptions = field(default_factory=SmplifyOptions)
@@ -107,11 +122,21 @@ def check_options(method: str, options: MethodOptions) -> None:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if method not in REFINED and options.refine != RefineOptions():
         raise ValueError(
-            f"the method {method} refines nothing; its estimates have no noise, near, smooth or shapes"
+            f"the method {method} refines nothing; its estimates have no noise, near, smooth, shapes, "
+            "camera or prior to adapt"
         )
     if method in WITHOUT_NETWORK and options.refine.near is not None:
         raise ValueError(f"near is for rotations near the network's; {method} has no network")
-    if method not in ("smplify", "spin", "fitted") and options.smplify != SmplifyOptions():
+    if method not in ("smplify", "spin") and options.smplify != SmplifyOptions():
         raise ValueError(f"the method {method} does not optimise; smplify's options are for smplify and spin")
+    if method == "spin" and options.smplify.camera != "crop":
+        raise ValueError("spin begins with the network's estimates, whose camera is the crop's")
     if method != "eft" and options.eft != EftOptions():
         raise ValueError(f"the method {method} tunes no network; eft's options are for eft")
+
+
+def _check_camera(camera: str, focal: float | None) -> None:
+    if camera not in CAMERAS:
+        raise ValueError(f"camera must be one of {', '.join(CAMERAS)}, got {camera!r}")
+    if focal is not None and camera != "image":
+        raise ValueError(f"focal is of the image's camera; the camera {camera!r} has its own")

@@ -10,7 +10,7 @@ import numpy as np
 from neuralannot.train.config import TrainConfig
 from neuralannot.train.eft import exemplar_estimates
 from neuralannot.train.estimates import estimates
-from neuralannot.train.method_options import REFINED, WITHOUT_NETWORK, MethodOptions, SmplifyOptions
+from neuralannot.train.method_options import REFINED, WITHOUT_NETWORK, MethodOptions
 from neuralannot.train.optimisation import Optimisation, lower_error
 from neuralannot.train.parts import Columns, Parts
 from neuralannot.train.refinement import Refinement
@@ -47,10 +47,6 @@ def answers(
         stored = _optimised(optimisation, parts, out / "parts-smplify")
         begun = _optimised(optimisation, parts, out / "parts-spin", columns)
         return lower_error(begun, stored)
-    if method == "fitted" and not data.samples[0].is_mocap:
-        # Two dimensions do not say how a body is turned: the tuned optimiser tries headings, with latents.
-        begin = Optimisation(machinery, data, SmplifyOptions("tuned", prior=options.smplify.prior))
-        columns = _optimised(begin, parts, out / "parts-smplify-tuned")
     if method in REFINED:
         columns = _refined(
             Refinement(machinery, data, options.refine), parts, out / f"parts-{method}", columns

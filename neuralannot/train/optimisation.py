@@ -9,7 +9,7 @@ import torch
 
 from neuralannot.train.fitting.evidence import Evidence
 from neuralannot.train.method_options import SmplifyOptions
-from neuralannot.train.network import CROP, FOCAL
+from neuralannot.train.picture_cameras import image_cameras, virtual_cameras
 from neuralannot.train.priors import PosePrior, load_prior
 from neuralannot.train.run import Machinery, TrainingData
 from neuralannot.train.smplify.fits import fit_smplify
@@ -37,6 +37,10 @@ class Optimisation:
             self.setting = published(body.model, picture=picture)
         else:
             self.setting = tuned(body.model, picture=picture, joints=self.options.joints)
+        crops, options = data.crops[0], self.options
+        self.cameras = virtual_cameras(len(crops))
+        if picture and options.camera == "image":
+            self.cameras = image_cameras(crops, focal=options.focal)
         self.prior: PosePrior | None = None
         if self.setting.pose == "latents":
             self.prior = load_prior(self.options.prior or _PRIORS[body.model], body.model).to(self.device)
@@ -47,13 +51,17 @@ class Optimisation:
         self, rows: np.ndarray, start: Mapping[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:
         """Parameters of rows (M,) in their crops' cameras' frames, `transl` and `error` among them, as of
-        `estimates`; rows without a joint have NaN. `start`: a network's, from which the last stage is run."""
+        `estimates`; rows without a joint have NaN. With the image's camera its `focal` and `princpt` too, as
+        of `Refinement`. `start`: a network's, from which the last stage is run."""
         targets = self.data.targets.rows(torch.from_numpy(rows)).to(self.device)
         if self.is_mocap:
             evidence = Evidence(targets.joints_cam, targets.valid_cam, 1.0, 1.0)
         else:
-            full = torch.ones(len(rows), 2, device=self.device)
-            pictured = {"focal": FOCAL * full, "princpt": CROP / 2 * full}
+            seen = self.cameras.rows(rows)
+            pictured = {
+                "focal": torch.from_numpy(seen.focal).to(self.device),
+                "princpt": torch.from_numpy(seen.princpt).to(self.device),
+            }
             evidence = Evidence(targets.joints_2d, targets.valid_2d, 1.0, 1.0, **pictured)
         begun = None
         if start is not None:
@@ -70,7 +78,11 @@ class Optimisation:
             start=begun,
         )
         made = {name: value.cpu().numpy() for name, value in fits.parameters.items()}
-        return {**made, "error": fits.error.cpu().numpy()}
+        made["error"] = fits.error.cpu().numpy()
+        if not self.is_mocap and self.options.camera == "image":
+            placed = self.cameras.rows(rows).in_images(self.data.crops[0].rows(rows))
+            made |= dict(zip(("focal", "princpt"), placed, strict=True))
+        return made
 
 
 def lower_error(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -37,6 +37,7 @@ def packed(
     good = np.isfinite(error)
     columns, error = {name: value[good] for name, value in columns.items()}, error[good]
     rows = columns.pop("row")
+    cameras = {name: columns.pop(name) for name in ("focal", "princpt") if name in columns}
     samples, crops = data.samples[0].rows(rows), data.crops[0].rows(rows)
     params = columns if samples.side is None else unflip_hands(columns, samples.side)
     entry = release_named(_release_of(config.model, samples))
@@ -50,7 +51,7 @@ def packed(
         params, kept, error = _one_a_frame(params, error, samples, machinery, views)
     given: dict[str, Any] = {"groups": samples.groups}
     if entry.camera == "leaf":
-        given |= _cameras(samples.rows(kept), crops.rows(kept))
+        given |= {n: v[kept] for n, v in (cameras or _cameras(samples, crops)).items()}
     if entry.space == "image":
         given["space"] = space
     if samples.side is not None:

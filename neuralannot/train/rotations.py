@@ -61,6 +61,21 @@ def aligning_rotation(source: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         return torch.where(clear[:, None, None], rotation, torch.eye(3).to(rotation))
 
 
+def rotation_between(source: Tensor, target: Tensor) -> Tensor:
+    """(…, 3) directions -> (…, 3, 3): the least rotation that turns one onto the other.
+
+    Lengths do not matter. Of opposite directions there is no least one: the result is no rotation.
+    """
+    _check(source, 3)
+    one, two = (v / v.norm(dim=-1, keepdim=True) for v in (source, target))
+    axis = torch.linalg.cross(one, two)
+    zero = torch.zeros_like(axis[..., 0])
+    x, y, z = axis.unbind(-1)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    share = 1 / (1 + (one * two).sum(-1))[..., None, None]
+    return torch.eye(3).to(cross) + cross + share * (cross @ cross)
+
+
 def _check(values: Tensor, last: int) -> None:
     if values.ndim == 0 or values.shape[-1] != last:
         raise ValueError(f"rotations must be (…, {last}), got {tuple(values.shape)}")

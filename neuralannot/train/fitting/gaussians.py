@@ -100,6 +100,11 @@ def learn_gaussians(
     )
 
 
+def isotropic(size: int, spread: float) -> PoseGaussians:
+    """One distribution of `size` numbers about rest, each `spread` radians at one standard deviation."""
+    return PoseGaussians(torch.zeros(1, size), torch.eye(size)[None] / spread**2, torch.zeros(1))
+
+
 @functools.lru_cache(maxsize=1)
 def open_gaussian() -> PoseGaussians:
     """The normal distribution that ships, of SMPL's 21 body joints; docs/prior.md says what it was learnt

@@ -147,6 +147,33 @@ def evidence_noise(
         return float((share * off.square().sum(2)).sum().div(left).sqrt()) if left > 0 else float("nan")
 
 
+def pose_covariance(
+    chart: Chart,
+    moments: JointMoments,
+    evidence: Evidence,
+    beliefs: Beliefs,
+    state: State,
+    *,
+    known_codes: bool = False,
+) -> Tensor:
+    """(B, 3 F, 3 F) float64: how uncertain the pose of a fit is, radians squared.
+
+    The pose's part of the inverse of Gauss and Newton's matrix, with the codes' own uncertainty in it unless
+    they are known (Laplace's approximation): wide where neither joints nor priors say anything.
+    """
+    with torch.no_grad():
+        solver = _Solver(chart, moments, evidence, beliefs, None, fixed_codes=known_codes)
+        matrix, _ = solver.normal(state.to(torch.float64))
+        if known_codes:
+            free = len(chart) - chart.num_codes
+            matrix = matrix[:, :free, :free]
+        diagonal = matrix.diagonal(dim1=1, dim2=2)
+        diagonal += 1e-9 * diagonal.amax(1, keepdim=True) + 1e-12
+        whole = torch.cholesky_inverse(torch.linalg.cholesky_ex(matrix)[0])
+        size = 3 * len(chart.joints)
+        return whole[:, 3 : 3 + size, 3 : 3 + size]
+
+
 class _Solver:
     def __init__(
         self,
@@ -189,7 +216,7 @@ class _Solver:
 
     def step(self, state: State, damping: Tensor) -> Tensor:
         """(B, N) the damped step of each body."""
-        matrix, gradient = self._normal(state)
+        matrix, gradient = self.normal(state)
         size, free = self.chart.num_codes, len(self.chart) - self.chart.num_codes
         diagonal = matrix.diagonal(dim1=1, dim2=2)
         # Unknowns that nothing speaks of must not make the matrix singular.
@@ -220,7 +247,7 @@ class _Solver:
         eye = torch.eye(3, dtype=posed.dtype, device=posed.device).expand(*posed.shape[:2], 3, 3)
         return posed, torch.cat([by_rotation[:, :, :, 0], by_pose, eye, by_code], 3)
 
-    def _normal(self, state: State) -> tuple[Tensor, Tensor]:
+    def normal(self, state: State) -> tuple[Tensor, Tensor]:
         """Matrix and gradient by root, pose, translation and, last, the codes."""
         matrix, gradient = self.evidence.normal(*self.linearise(state))
         prior, pull = self.beliefs.normal(state.pose)

@@ -28,14 +28,14 @@ from neuralannot.train.smplify.placing import (
     placed_in_picture,
     placed_in_space,
     rolled,
+    turned,
+    upright,
 )
 from neuralannot.train.smplify.settings import SmplifySetting
 from neuralannot.train.smplify.unknowns import Unknowns
 
 _BATCH_CPU, _BATCH = 256, 2048
 _MAIN = {"smpl": "body_pose", "smplx": "body_pose", "mano": "hand_pose"}
-# The axis that a body is long along at rest: about it the near and the far side change places.
-_LONG = {"smpl": (0.0, 1.0, 0.0), "smplx": (0.0, 1.0, 0.0), "mano": (1.0, 0.0, 0.0), "flame": (0.0, 1.0, 0.0)}
 _HANDS, _FACE = ("left_hand_pose", "right_hand_pose"), ("jaw_pose",)
 
 
@@ -190,10 +190,9 @@ class _Fitter:
             first = placed_in_space(
                 self.chart, self.moments, rest, evidence, self.torso.joints, whole=setting.whole_body
             )
-            return [(self._turned(first, angle), None) for angle in setting.headings]
-        if setting.upright and self.chart.model != "mano":
-            upright = torch.diag(rest.root.new_tensor([1.0, -1.0, -1.0]))
-            rest = replace(rest, root=upright @ rest.root)
+            return [(turned(first, self.chart.model, angle), None) for angle in setting.headings]
+        if setting.upright:
+            rest = upright(rest, self.chart.model)
         if setting.rolled:
             return [(self._camera(evidence, rest, angle), None) for angle in setting.headings]
         found = self._camera(evidence, rest, 0.0)
@@ -201,14 +200,14 @@ class _Fitter:
         if setting.side_view is not None:
             sideways = (self.torso.width(evidence) < setting.side_view).nonzero()[:, 0]
         return [
-            (self._turned(found, angle), sideways if number else None)
+            (turned(found, self.chart.model, angle), sideways if number else None)
             for number, angle in enumerate(setting.headings)
         ]
 
     def _camera(self, evidence: Evidence, rest: State, angle: float) -> State:
         """Bodies at rest, turned and moved to where the torso looks as in the picture."""
         setting = self.setting
-        first = self._turned(rest, angle)
+        first = turned(rest, self.chart.model, angle)
         if setting.rolled:
             first = rolled(self.chart, self.moments, first, evidence, self.torso)
         first = placed_in_picture(self.chart, self.moments, first, evidence, self.torso)
@@ -223,14 +222,6 @@ class _Fitter:
         )
         found = self._lowered(objective, first.transl.new_zeros(len(first), 6))
         return objective.state(found.x, first)
-
-    def _turned(self, state: State, angle: float) -> State:
-        """Bodies turned about their own long axis."""
-        if not angle:
-            return state
-        axis = _LONG[self.chart.model]
-        turn = axis_angle_to_matrix(state.root.new_tensor([angle * part for part in axis]))
-        return replace(state, root=state.root @ turn)
 
     def _staged(self, evidence: Evidence, state: State, tried: Tensor | None, *, is_begun: bool) -> _Run:
         if tried is not None:

@@ -12,6 +12,8 @@ from neuralannot.train.fitting.charts import Chart, State
 from neuralannot.train.fitting.evidence import Evidence
 from neuralannot.train.rotations import aligning_rotation, axis_angle_to_matrix
 
+#: The axis that a body is long along at rest: about it the near and the far side change places.
+LONG = {"smpl": (0.0, 1.0, 0.0), "smplx": (0.0, 1.0, 0.0), "mano": (1.0, 0.0, 0.0), "flame": (0.0, 1.0, 0.0)}
 # Metres: what a picture without an extent, of a single joint say, is taken to span.
 _LEAST_PX = 1.0
 
@@ -114,6 +116,21 @@ def placed_in_picture(
     depth = focal * size / size_px
     across = (centre_px - evidence.princpt) / evidence.focal * depth[:, None]
     return replace(rest, transl=torch.cat([across, depth[:, None]], 1) - centre)
+
+
+def turned(state: State, model: str, angle: float) -> State:
+    """Bodies turned about their own long axis by `angle` radians."""
+    if not angle:
+        return state
+    turn = axis_angle_to_matrix(state.root.new_tensor([angle * part for part in LONG[model]]))
+    return replace(state, root=state.root @ turn)
+
+
+def upright(state: State, model: str) -> State:
+    """Bodies and faces at rest, turned to face the camera the right way up; hands as they are."""
+    if model == "mano":
+        return state
+    return replace(state, root=torch.diag(state.root.new_tensor([1.0, -1.0, -1.0])) @ state.root)
 
 
 def rolled(chart: Chart, moments: JointMoments, rest: State, evidence: Evidence, torso: Torso) -> State:

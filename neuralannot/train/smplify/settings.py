@@ -123,7 +123,7 @@ _HAND_2D = {"clean": _last(1.0, 1.0), "noisy": _last(6.0, 6.0)}
 _FACE_2D = {"clean": _last(0.3, 0.3, jaw=3.0), "noisy": _last(10.0, 10.0, jaw=50.0)}
 _TUNED_2D = {"smpl": _BODY_2D, "smplx": _BODY_2D, "mano": _HAND_2D, "flame": _FACE_2D}
 _AROUND = tuple(quarter * math.pi / 2 for quarter in range(4))
-_HEADINGS = {"smpl": _AROUND, "smplx": _AROUND, "mano": (0.0, math.pi), "flame": (0.0,)}
+HEADINGS = {"smpl": _AROUND, "smplx": _AROUND, "mano": (0.0, math.pi), "flame": (0.0,)}
 _BODY = {
     "clean": _last(0.7, 0.1, bending=2.0),
     "noisy": _last(22.0, 12.0, bending=200.0, jaw=100.0),
@@ -199,7 +199,7 @@ def tuned(model: str, *, picture: bool, joints: str = "clean") -> SmplifySetting
         stages=(first, final, final, final),
         optimiser=_TUNED_LIMITS,
         moves=True,
-        headings=_HEADINGS[model] if picture else (0.0,),
+        headings=HEADINGS[model] if picture else (0.0,),
         side_view=None,
         upright=True,
         rolled=picture and model != "flame",
