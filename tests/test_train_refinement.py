@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from training_runs import _KEPT, a_run, studio
 
 from neuralannot import load_pseudo_gt
+from neuralannot.quality import measure_quality
 from neuralannot.train.annotate import annotate
 from neuralannot.train.config import PRESETS, config_with
 from neuralannot.train.distributed import World
 from neuralannot.train.evaluation import annotation_errors
 from neuralannot.train.fit import fit
-from neuralannot.train.method_options import MethodOptions, RefineOptions
+from neuralannot.train.fitting.gaussians import learn_gaussians, open_gaussian
+from neuralannot.train.method_options import CAMERAS, MethodOptions, RefineOptions
 from neuralannot.train.refinement import Refinement, prepare_refinement
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data
 from neuralannot.train.sequences import neighbours
@@ -124,6 +127,30 @@ def test_refining_in_the_wild_brings_the_joints_onto_the_keypoints(tmp_path):
         before, after = (of(found[m].files) for m in ("network", "refined"))
         np.testing.assert_array_equal(before.ids, after.ids)
         assert (after.params["transl"][:, 2] > 0.5).all()  # in front of its camera
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("tiny-mscoco-smpl", "person_keypoints_train2017.json"),
+        ("tiny-mscoco-mano", "coco_wholebody_train_v1.0.json"),
+    ],
+)
+def test_files_have_the_cameras_that_pictures_were_fitted_through(tmp_path, name, file):
+    """Whoever projects the written parameters through the written cameras sees the error that was said."""
+    folder = studio("mscoco")
+    for camera in CAMERAS:
+        options = MethodOptions(refine=replace(KNOWN, noise=1.0, camera=camera))
+        made = annotate(trained("mscoco", name), tmp_path / camera, options=options)
+        gt = load_pseudo_gt(str(made.files[0]), annotations=str(folder / "annotations" / file))
+        shown = measure_quality(gt, prior="none")["reprojection_percent"]
+        np.testing.assert_allclose(np.mean(shown) / 100 * 256, made.error, rtol=2e-3)
+        assert gt.camera is not None
+        if camera == "image":
+            np.testing.assert_allclose(gt.camera.focal, np.hypot(160, 160), rtol=1e-5)
+            np.testing.assert_allclose(gt.camera.princpt, 80, atol=0.01)
+        else:
+            assert (np.abs(gt.camera.focal - np.hypot(160, 160)) > 10).all()
 
 
 def test_faces_keep_their_expression_among_what_is_refined(tmp_path):
@@ -413,6 +440,97 @@ def test_noise_and_shapes_are_of_rows_that_say_something():
 def test_options_that_mean_nothing_are_refused(bad):
     with pytest.raises(ValueError, match=f"{next(iter(bad))} must be positive"):
         RefineOptions(**bad)
+
+
+# --- the data set's own poses
+
+
+@functools.cache
+def one_motion(missing: float = 0.3) -> tuple[TrainingData, Any, np.ndarray]:
+    """Frames of one clip that the prior which ships has not seen, some joints hidden; the clean ones."""
+    data, machinery = mocap(count=40, clips=("03_02",))
+    clean = data.targets.joints_cam
+    hidden_ones = torch.rand(clean.shape[:2], generator=torch.Generator().manual_seed(4)) < missing
+    valid = data.targets.valid_cam & ~hidden_ones
+    return replace(data, targets=replace(data.targets, valid_cam=valid)), machinery, clean.numpy()
+
+
+def test_a_data_set_s_own_poses_say_where_missing_joints_are():
+    data, machinery, clean = one_motion()
+    rows = np.flatnonzero(data.usable)
+    off, priors = {}, {}
+    for adapt in (False, True):
+        refinement = prepare_refinement(machinery, data, rows, None, replace(KNOWN, adapt=adapt))
+        found, priors[adapt] = refinement(rows), refinement.shared.prior
+        given = {n: torch.tensor(v) for n, v in found.items() if n != "error"}
+        with torch.no_grad():
+            off[adapt] = np.linalg.norm(machinery.points(**given).numpy() - clean[rows], axis=2).mean()
+    assert off[True] < 0.9 * off[False]
+    assert priors[False].fingerprint == open_gaussian().fingerprint != priors[True].fingerprint
+    # Too few samples tell nothing of a data set.
+    few = prepare_refinement(machinery, data, rows[:20], None, replace(KNOWN, adapt=True))
+    assert few.shared.prior.fingerprint == open_gaussian().fingerprint
+
+
+def test_several_distributions_are_not_adapted():
+    data, machinery, _ = one_motion()
+    rows = np.flatnonzero(data.usable)
+    two = learn_gaussians(np.random.default_rng(0).normal(0, 0.3, (200, 63)), count=2, rounds=3)
+    with pytest.raises(ValueError, match="one distribution can be adapted, the prior has 2"):
+        prepare_refinement(machinery, data, rows, None, replace(KNOWN, adapt=True), prior=two)
+    assert prepare_refinement(machinery, data, rows, None, KNOWN, prior=two).shared.prior is not None
+
+
+# --- pictures
+
+
+@functools.cache
+def pictured() -> tuple[TrainingData, Any, Any]:
+    """Bodies of one clip in pictures, without a network; their true parameters."""
+    folder = studio("mscoco", 16, clips=("03_02",))
+    changes = {"data": [str(folder)], "inputs": "joints", "outputs": "rotation6d"}
+    config = config_with(PRESETS["mscoco-smplx-body"], changes)
+    data = read_data(config, folder / "crops", ALONE)
+    machinery = build_machinery(config, data.joint_sets, ALONE.device, pretrained=False)
+    return data, machinery, truth_of(folder, "*_SMPLX_*.json")
+
+
+def test_the_image_s_camera_shows_how_bodies_are_turned():
+    data, machinery, truth = pictured()
+    rows = np.flatnonzero(data.usable)
+    at = {int(n): k for k, n in enumerate(truth.ids)}
+    true = truth.params["global_orient"][[at[int(n)] for n in data.samples[0].ids[rows]]]
+    off = {}
+    for camera in CAMERAS:
+        options = replace(KNOWN, noise=0.5, camera=camera)
+        found = prepare_refinement(machinery, data, rows, None, options)(rows)
+        assert np.nanmean(found["error"]) < 1
+        turns = Rotation.from_rotvec(found["global_orient"]).inv() * Rotation.from_rotvec(true)
+        off[camera] = np.median(turns.magnitude())
+    assert off["image"] < 0.9 * off["crop"]
+
+
+def test_a_focal_length_that_is_said_is_the_file_s():
+    data, machinery, _ = pictured()
+    rows = np.flatnonzero(data.usable)[:3]
+    options = replace(KNOWN, noise=0.5, focal=300.0)
+    found = prepare_refinement(machinery, data, rows, None, options)(rows)
+    np.testing.assert_allclose(found["focal"], 300, rtol=1e-5)
+    np.testing.assert_allclose(found["princpt"], 80, atol=0.01)
+    assert (found["error"] < 2).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"camera": "phone"}, "camera must be one of image, crop, got 'phone'"),
+        ({"camera": "crop", "focal": 500.0}, "the camera 'crop' has its own"),
+        ({"focal": -1.0}, "focal must be positive"),
+    ],
+)
+def test_cameras_that_there_are_not_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        RefineOptions(**options)
 
 
 # --- consecutive frames

@@ -168,7 +168,8 @@ def pose_covariance(
             free = len(chart) - chart.num_codes
             matrix = matrix[:, :free, :free]
         diagonal = matrix.diagonal(dim1=1, dim2=2)
-        diagonal += 1e-9 * diagonal.amax(1, keepdim=True) + 1e-12
+        # Where there is no joint, a place says nothing and must not make the matrix singular.
+        diagonal += 1e-12 * diagonal.amax(1, keepdim=True) + 1e-12
         whole = torch.cholesky_inverse(torch.linalg.cholesky_ex(matrix)[0])
         size = 3 * len(chart.joints)
         return whole[:, 3 : 3 + size, 3 : 3 + size]
