@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neuralannot.body_models.moments import JointMoments
-from neuralannot.train.fitting.charts import Chart, State, with_codes
+from neuralannot.train.fitting.charts import Chart, State, put, with_codes
 from neuralannot.train.fitting.evidence import Evidence
 from neuralannot.train.fitting.gaussians import PoseGaussians, isotropic, open_gaussian
 from neuralannot.train.fitting.joint_fits import placed
@@ -242,7 +242,7 @@ class RowFits:
                 begin = with_codes(begin, self.shared.shapes[whose[some]])
             part = None if fill is None else fill[some]
             solved = self._solve(evidence.rows(some), begin, fill=part, fixed=is_known, from_rest=from_rest)
-            state = _put(state, some, solved.state)
+            state = put(state, some, solved.state)
             energy[some] = solved.energy.to(energy)
         return state, energy
 
@@ -325,17 +325,3 @@ def make_row_fits(
 def _lower(one: tuple[State, Tensor], other: tuple[State, Tensor]) -> tuple[State, Tensor]:
     keep = one[1] <= other[1]
     return one[0].where(keep, other[0]), torch.where(keep, one[1], other[1])
-
-
-def _put(state: State, rows: Tensor, some: State) -> State:
-    """The state with some rows replaced."""
-
-    def put(whole: Tensor, part: Tensor) -> Tensor:
-        return whole.index_copy(0, rows, part.to(whole.dtype))
-
-    return State(
-        put(state.root, some.root),
-        put(state.pose, some.pose),
-        put(state.codes, some.codes),
-        put(state.transl, some.transl),
-    )

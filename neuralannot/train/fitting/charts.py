@@ -152,6 +152,20 @@ def with_codes(state: State, codes: Tensor) -> State:
     return replace(state, codes=codes)
 
 
+def put(state: State, rows: Tensor, some: State) -> State:
+    """The state with `rows` (M,) int64 replaced by those of `some`."""
+
+    def one(whole: Tensor, part: Tensor) -> Tensor:
+        return whole.index_copy(0, rows, part.to(whole.dtype))
+
+    return State(
+        one(state.root, some.root),
+        one(state.pose, some.pose),
+        one(state.codes, some.codes),
+        one(state.transl, some.transl),
+    )
+
+
 def left_jacobian(rotvec: Tensor) -> Tensor:
     """(..., 3) axis-angle, radians -> (..., 3, 3): exp(r + d) = exp(J d) exp(r) to first order."""
     angle = rotvec.norm(dim=-1)[..., None, None]

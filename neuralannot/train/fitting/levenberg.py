@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from neuralannot.body_models.moments import JointMoments
-from neuralannot.train.fitting.charts import Chart, State, with_codes
+from neuralannot.train.fitting.charts import Chart, State, put, with_codes
 from neuralannot.train.fitting.evidence import Evidence
 from neuralannot.train.fitting.gaussians import PoseGaussians
 
 _FIRST_DAMPING = 1e-3
 _LEAST_DAMPING, _MOST_DAMPING = 1e-8, 1e8
 _EASED, _RAISED = 0.3, 5.0
+# A share of the energy (and of 1) below which a step counts as nothing, how many of them end a body's fit,
+# and the share of bodies still going on below which the others are no longer computed.
+_GAIN, _CALM, _NARROWED = 1e-6, 2, 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +99,8 @@ def levenberg_marquardt(
 ) -> Solution:
     """Lower the energy from `start` by at most `steps` damped steps; a step that raises it is not taken.
 
+    Bodies that two steps in a row have hardly changed are left alone: there is no more to gain for them.
+
     `persons` (B,) int64 from 0: bodies with the same number share their codes, which begin at their mean;
     None: every body has its own. `fixed_codes`: codes stay as they are. Computed in float64; the state comes
     back in the start's dtype. Bodies without a valid joint come to rest at the priors' best.
@@ -103,20 +108,32 @@ def levenberg_marquardt(
     kind = start.pose.dtype
     with torch.no_grad():
         solver = _Solver(chart, moments, evidence, beliefs, persons, fixed_codes)
-        state = solver.shared(start.to(torch.float64))
+        whole = state = solver.shared(start.to(torch.float64))
+        rows = torch.arange(len(state), device=solver.of.device)
         energy = solver.energy(state)
         damping = torch.full_like(energy, _FIRST_DAMPING)
-        taken = 0
+        calm = torch.zeros_like(energy)
+        taken, narrow = 0, solver
         for _ in range(steps):
-            candidate = state.moved(solver.step(state, damping))
-            new = solver.energy(candidate)
+            going = calm < _CALM
+            if not bool(going.any()):
+                break
+            if going.sum() < _NARROWED * len(going):
+                whole = put(whole, rows, state)
+                some = torch.nonzero(going[narrow.of])[:, 0]
+                narrow, rows, state = narrow.of_groups(going, some), rows[some], state.rows(some)
+                energy, damping, calm = energy[going], damping[going], calm[going]
+            candidate = state.moved(narrow.step(state, damping))
+            new = narrow.energy(candidate)
             better = torch.isfinite(new) & (new <= energy)
-            state = candidate.where(better[solver.of], state)
+            calm = torch.where((new - energy).abs() <= _GAIN * (1 + energy), calm + 1, 0)
+            state = candidate.where(better[narrow.of], state)
             energy = torch.where(better, new, energy)
             damping = torch.where(better, damping * _EASED, damping * _RAISED)
             damping = damping.clamp(_LEAST_DAMPING, _MOST_DAMPING)
             taken += 1
-        return Solution(state.to(kind), solver.each(state).to(kind), taken)
+        whole = put(whole, rows, state)
+        return Solution(whole.to(kind), solver.each(whole).to(kind), taken)
 
 
 def evidence_noise(
@@ -199,6 +216,14 @@ class _Solver:
         self.of = torch.arange(count, device=evidence.joints.device) if persons is None else persons
         self.groups = int(self.of.max()) + 1 if count else 0
         self.frames = torch.bincount(self.of, minlength=self.groups).double()
+
+    def of_groups(self, keep: Tensor, rows: Tensor) -> _Solver:
+        """The same for some persons (G,) bool alone, whose bodies are `rows`."""
+        one = copy.copy(self)
+        one.evidence, one.beliefs = self.evidence.rows(rows), self.beliefs.rows(rows)
+        one.of = (torch.cumsum(keep, 0) - 1)[self.of[rows]]
+        one.groups, one.frames = int(keep.sum()), self.frames[keep]
+        return one
 
     def shared(self, state: State) -> State:
         """Each person's codes at their frames' mean."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuralannot.body_models.model import BodyModel
 from neuralannot.body_models.moments import JointMoments
-from neuralannot.train.fitting.charts import Chart, State
+from neuralannot.train.fitting.charts import Chart, State, put
 from neuralannot.train.fitting.evidence import Evidence
 from neuralannot.train.fitting.gaussians import PoseGaussians
 from neuralannot.train.joint_points import JointPoints
@@ -289,14 +289,8 @@ class _Run:
         iterations = self.iterations.index_add(0, rows, other.iterations)
         lower = other.energy < self.energy[rows]
         at, won = rows[lower], other.state.rows(lower)
-        state = State(
-            self.state.root.index_copy(0, at, won.root),
-            self.state.pose.index_copy(0, at, won.pose),
-            self.state.codes.index_copy(0, at, won.codes),
-            self.state.transl.index_copy(0, at, won.transl),
-        )
         return _Run(
-            state,
+            put(self.state, at, won),
             self.energy.index_copy(0, at, other.energy[lower]),
             iterations,
             self.converged.index_copy(0, at, other.converged[lower]),
