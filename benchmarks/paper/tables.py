@@ -260,7 +260,6 @@ def tables(
         if not any(found.values()):
             continue
         count = max((m.count for some in found.values() for m in some), default=0)
-        number = max(map(len, found.values()))
         what = {"2d": "2D only"}.get(condition, condition)
         table = Table(
             f"{comparison.title}: {'bodies' if who == 'body' else 'hands'}, {joints} joints, {what}",
@@ -274,9 +273,10 @@ def tables(
                 "MPJPE / published",
                 "s a sample",
                 "training s",
+                "seeds",
             ),
-            f"mm, root-aligned, {count} samples of {size.images} images, means of {number} seed(s) and half "
-            f"their range; {machine}",
+            f"mm, root-aligned, {count} samples of {size.images} images, means over seeds, half their range; "
+            f"{machine}",
         )
         base = found.get("smplify-published") or []
         for row in rows:
@@ -292,7 +292,8 @@ def _cells(some: Sequence[Measured], base: Sequence[Measured]) -> list[str]:
         ratio = f"{_mean(some, 'mpjpe') / _mean(base, 'mpjpe'):.2f}"
     numbers = [_spread(some, name) for name in ("mpjpe", "mpvpe", "pa_mpjpe", "seen", "hidden")]
     training = _mean(some, "training")
-    return [*numbers, ratio, f"{_mean(some, 'seconds'):.3g}", f"{training:.0f}" if training else NOTHING]
+    seconds = f"{_mean(some, 'seconds'):.3g}"
+    return [*numbers, ratio, seconds, f"{training:.0f}" if training else NOTHING, str(len(some))]
 
 
 def _mean(some: Sequence[Measured], name: str) -> float:
