@@ -81,7 +81,7 @@ def test_noise_and_missing_joints_are_as_asked_and_the_same_in_all_views(bases, 
 
 
 def test_keypoints_alone_have_a_truth_of_each_annotation_and_hand(bases, out):
-    for study in (Study("body", 17, "2d", 0), Study("hand", 21, "2d", 0)):
+    for study in (Study("body", 17, "2d", 0), Study("body", 24, "2d", 0), Study("hand", 21, "2d", 0)):
         setup = setup_of(study, bases, out)
         assert not setup.data.samples[0].is_mocap
         targets, posed, truth = joints_and_truth(setup)

@@ -177,14 +177,15 @@ def write_study(study: Study, base: Base, out: Path) -> TrainConfig:
     folder.mkdir(parents=True, exist_ok=True)
     joints = _joints(study, base)
     images = str(base.folder / "images" if (base.folder / "images").is_dir() else base.folder)
+    # The skeleton's own joints are no data set's: by their names.
+    named = {} if study.joints == 24 else {"joint_set": study.joint_set.name}
     if study.condition == "2d":
         _write_keypoints(study, base, joints, folder)
         config = preset("tiny-mscoco-smpl" if study.who == "body" else "tiny-mscoco-mano")
-        given = {"joint_set": study.joint_set.name, "name": study.name}
-        return replace(config, data_set=("coco-format",), data=(str(folder),), images=(images,), **given)
+        named["name"] = study.name
+        return replace(config, data_set=("coco-format",), data=(str(folder),), images=(images,), **named)
     if study.who == "body":
         _write_bodies(study, base, joints, folder)
-        named = {} if study.joints == 24 else {"joint_set": study.joint_set.name}
         config = replace(preset("tiny-human36m-smpl"), data_set=("mocap-format",), name=study.name, **named)
     else:
         _write_hands(study, base, joints, folder)

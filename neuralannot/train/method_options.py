@@ -73,8 +73,8 @@ class RefineOptions:
 class SmplifyOptions:
     """`setting`: of `SETTINGS`, see docs/smplify.md; `joints`: what GT 3D joints are like, for the tuned one:
     `clean`, `noisy` or `missing`; `prior`: of the latents that pictures are fitted by, as of `load_prior`
-    (default: the open one for bodies, 12 of MANO's components for hands); `camera`, `focal`: as of
-    `RefineOptions`, by default the one that the paper has."""
+    (default: the open one for bodies, MANO's components for hands, as published 12 of them); `camera`,
+    `focal`: as of `RefineOptions`, by default the one that the paper has."""
 
     setting: str = "published"
     joints: str = "clean"

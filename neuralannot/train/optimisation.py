@@ -18,7 +18,8 @@ from neuralannot.train.smplify.settings import published, tuned
 
 __all__ = ["Optimisation", "lower_error"]
 
-_PRIORS = {"smpl": "open", "smplx": "open", "mano": "mano-pca:12"}
+_PRIORS = {"smpl": "open", "smplx": "open", "mano": "mano-pca"}
+_PUBLISHED = {"mano": "mano-pca:12"}  # where it is another
 
 
 class Optimisation:
@@ -43,7 +44,8 @@ class Optimisation:
             self.cameras = image_cameras(crops, focal=options.focal)
         self.prior: PosePrior | None = None
         if self.setting.pose == "latents":
-            self.prior = load_prior(self.options.prior or _PRIORS[body.model], body.model).to(self.device)
+            usual = _PRIORS | (_PUBLISHED if self.options.setting == "published" else {})
+            self.prior = load_prior(self.options.prior or usual[body.model], body.model).to(self.device)
         joints = [joint for one in data.samples for joint in one.joint_set.joints]
         self.parts = parts_of(body.model, joints, machinery.points.known.cpu())
 
