@@ -57,7 +57,7 @@ def test_hands_in_pictures_by_the_optimiser_and_by_least_squares(tmp_path):
     }
     assert found["smplify"].count == found["fitted"].count > 0
     assert found["smplify"].error < 3  # px of 256
-    assert found["fitted"].error < found["smplify"].error
+    assert found["fitted"].error < 1
     names = {path.name for path in tmp_path.iterdir()}
     assert {"parts-smplify", "parts-fitted"} <= names
 
