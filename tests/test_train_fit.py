@@ -119,7 +119,7 @@ def test_a_run_that_was_killed_ends_bit_for_bit_as_if_it_had_not(tmp_path):
         time.sleep(0.005)
     time.sleep(0.05)
     os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    killed.ended()
     at = load_checkpoint(tmp_path / "killed" / CHECKPOINT).step
     assert 0 < at < 24
     finish(start(config, tmp_path / "killed"))
