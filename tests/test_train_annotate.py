@@ -64,10 +64,10 @@ def annotate(checkpoint: Path, out: Path, **options: Any) -> AnnotateResult:
 
 @functools.cache
 def trained(layout: str, name: str | None = None, **changes: Any) -> Path:
-    """The checkpoint of a run of a few steps, kept as long as the process."""
+    """The checkpoint of a run of a step, kept as long as the process: whatever the network says serves."""
     made = tempfile.TemporaryDirectory(prefix="run-")
     _KEPT.append(made)
-    return fit(a_run(layout, name, **changes), made.name).checkpoint
+    return fit(a_run(layout, name, max_steps=1, **changes), made.name).checkpoint
 
 
 @functools.cache
