@@ -16,7 +16,7 @@ studio: $(STAMP)
 	$(BIN)/python -m neuralannot.showcase studio_out $(STUDIO)
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from neuralannot.catalog import RELEASES
 from neuralannot.conversion import commands as conversion_commands
-from neuralannot.file_arguments import add_file_arguments, load_named
+from neuralannot.file_arguments import add_body_models_argument, add_file_arguments, load_named
 from neuralannot.parameters import SIDES
 from neuralannot.quality import commands as quality_commands
 from neuralannot.synthetic import commands as synthetic_commands
@@ -286,11 +286,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _body_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ids", nargs="+", metavar="ID", help="annotation ids or frame keys (default: all)")
-    parser.add_argument(
-        "--body-models",
-        metavar="DIR",
-        help="official files (default: NEURALANNOT_BODY_MODELS, or the open body)",
-    )
+    add_body_models_argument(parser)
 
 
 if __name__ == "__main__":

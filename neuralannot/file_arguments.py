@@ -1,4 +1,4 @@
-"""The arguments that say which file a command reads, and the file that they name."""
+"""The arguments that say which files a command reads, and the annotations that they name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from neuralannot.pseudo_gt import PseudoGT
 
-__all__ = ["add_file_arguments", "load_named"]
+__all__ = ["add_body_models_argument", "add_file_arguments", "load_named", "named_files"]
 
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,12 +21,26 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cameras", nargs="+", help="camera file(s) (default: beside the file)")
 
 
+def add_body_models_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--body-models`."""
+    parser.add_argument(
+        "--body-models",
+        metavar="DIR",
+        help="official files (default: NEURALANNOT_BODY_MODELS, or the open body)",
+    )
+
+
+def named_files(options: argparse.Namespace) -> str | list[str]:
+    """`file` as the library takes it: one path, or several."""
+    return options.file if len(options.file) > 1 else options.file[0]
+
+
 def load_named(options: argparse.Namespace) -> PseudoGT:
     """What the options of `add_file_arguments` name."""
     from neuralannot.loading import load_pseudo_gt
 
     return load_pseudo_gt(
-        options.file if len(options.file) > 1 else options.file[0],
+        named_files(options),
         release=options.release,
         annotations=False if options.no_annotations else options.annotations,
         cameras=options.cameras,

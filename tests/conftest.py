@@ -5,18 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from layouts import Written, write_release
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from layouts import Written
 
 # What a user's machine sets must not decide what the tests see.
 for _variable in ("NEURALANNOT_BODY_MODELS", "NEURALANNOT_CACHE"):
     os.environ.pop(_variable, None)
+# Workers of pytest and the processes that tests start share the cores: threads would wait for each other's.
+# Numpy and torch read this as they are imported, so nothing here imports them before.
+os.environ["OMP_NUM_THREADS"] = "1"
+# A machine that is busy with something else fails no test.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written]:
     """Release name -> its files, written once a session in a folder of their own. Do not change them."""
+    from layouts import write_release
+
     written: dict[str, Written] = {}
 
     def get(name: str) -> Written:

@@ -567,6 +567,25 @@ def test_the_command(tmp_path, capsys):
     assert "nothing to convert" in capsys.readouterr().err
 
 
+def test_the_command_s_files_may_be_anywhere(tmp_path):
+    """Named as the other commands name them; columns that are saved keep the cameras."""
+    for folder, kind in (("fits", "SMPL_NeuralAnnot"), ("notes", "data"), ("rigs", "camera")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(H36M / f"Human36M_subject1_{kind}.json", tmp_path / folder)
+    path = tmp_path / "fits" / "Human36M_subject1_SMPL_NeuralAnnot.json"
+    given = ["--annotations", str(tmp_path / "notes" / "Human36M_subject1_data.json")]
+    given += ["--cameras", str(tmp_path / "rigs" / "Human36M_subject1_camera.json")]
+    out = tmp_path / "smplx.safetensors"
+    assert main(["convert", str(path), *given, "--to", "smplx", "--steps", "0", "--out", str(out)]) == 0
+    written, gt = load_pseudo_gt(out), load_pseudo_gt(H36M, cache=False)
+    assert (written.model, written.keys) == ("smplx", gt.keys)
+    assert (written.camera.R == gt.camera.R).all()
+    # Each frame once, without cameras.
+    out = tmp_path / "Human36M_subject1_SMPLX_NeuralAnnot.json"
+    assert main(["convert", str(path), *given, "--to", "smplx", "--steps", "0", "--out", str(out)]) == 0
+    assert sorted(load_pseudo_gt(out, annotations=False, cache=False).keys) == sorted(set(gt.keys))
+
+
 def test_torch_has_its_threads_back():
     before = torch.get_num_threads()
     try:

@@ -2,11 +2,10 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import Process
 
 from neuralannot.demo import SAMPLE
 
@@ -16,7 +15,9 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return [code for kind, code in _BLOCK.findall(page.read_text()) if kind == language]
+    found = [code for kind, code in _BLOCK.findall(page.read_text()) if kind == language]
+    assert len(found) == page.read_text().count(f"```{language}"), f"{page.name}: a block that is not read"
+    return found
 
 
 @pytest.fixture
@@ -42,9 +43,7 @@ def test_command_lines_run(page, data):
         for line in code.strip().splitlines():
             command = line.split()
             assert command[0] == "neuralannot"
-            run = subprocess.run(
-                [sys.executable, "-m", "neuralannot.cli", *command[1:]], capture_output=True, text=True
-            )
+            run = Process("-m", "neuralannot", *command[1:]).ended()
             assert run.returncode == 0, f"{line}\n{run.stderr}"
 
 

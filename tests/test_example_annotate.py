@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import Process
 
 from neuralannot import load_pseudo_gt
 from neuralannot.images import read_image
@@ -22,14 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 
 
 def run(*arguments: object, cwd: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    done = Process(SCRIPT, *arguments, cwd=cwd).ended()
     assert done.returncode == 0, done.stderr
     return done.stdout
 

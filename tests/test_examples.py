@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from processes import Process
 
 from neuralannot import PseudoGT, load_body_model, load_pseudo_gt
 from neuralannot.boxes import apply_affine, crop_affine, process_boxes
@@ -30,8 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 
 
 def run(script: str, *arguments: object, cwd: Path) -> str:
-    command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    done = Process(EXAMPLES / script, *arguments, cwd=cwd).ended()
     assert done.returncode == 0, done.stderr
     return done.stdout
 

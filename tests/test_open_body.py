@@ -13,6 +13,8 @@ import torch
 from neuralannot.body_models import load_body_model
 from neuralannot.joint_sets import JOINT_SETS, mirror_index
 
+pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
+
 ROOT = Path(__file__).parents[1]
 OPEN = ROOT / "neuralannot" / "body_models" / "open"
 FILES = {

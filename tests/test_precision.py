@@ -63,6 +63,8 @@ def test_nothing_is_touched_where_nothing_is_loose():
         assert not torch.is_autocast_enabled("cpu")
 
 
-def test_kinds_without_a_setting():
+def test_kinds_without_a_setting(loose):
+    before = settings()
     with full_precision("meta"):
-        pass
+        assert settings() == before  # those of other kinds are left alone
+    assert settings() == before

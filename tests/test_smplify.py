@@ -436,7 +436,7 @@ def test_the_torso_s_length_gives_the_distance(smpl):
 def test_pictures_are_met_within_two_pixels(smpl, prior):
     given, joints = smpl.people(3)
     evidence = smpl.seen(joints)
-    setting = brief("smpl", picture=True)
+    setting = brief("smpl", picture=True, iterations=15)
     found = smpl.fit(evidence, setting, prior=prior)
     assert found.error.max() < 2
     pixels = smpl.seen(found.joints).joints

@@ -5,11 +5,8 @@ from __future__ import annotations
 import csv
 import functools
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_runs import _KEPT, a_run, finish, free_port, studio
+from processes import Process
+from training_runs import _KEPT, a_run, finish, free_port, one_of, studio
 
 from neuralannot import load_pseudo_gt
 from neuralannot.body_models import load_body_model
@@ -66,10 +64,10 @@ def annotate(checkpoint: Path, out: Path, **options: Any) -> AnnotateResult:
 
 @functools.cache
 def trained(layout: str, name: str | None = None, **changes: Any) -> Path:
-    """The checkpoint of a run of a few steps, kept as long as the process."""
+    """The checkpoint of a run of a step, kept as long as the process: whatever the network says serves."""
     made = tempfile.TemporaryDirectory(prefix="run-")
     _KEPT.append(made)
-    return fit(a_run(layout, name, **changes), made.name).checkpoint
+    return fit(a_run(layout, name, max_steps=1, **changes), made.name).checkpoint
 
 
 @functools.cache
@@ -372,13 +370,9 @@ parts.write_table = write
 
 def start(
     checkpoint: Path, out: Path, *, before: str = "", rank: int = 0, size: int = 1, port: int = 0
-) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    if size > 1:
-        environment |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-c", SCRIPT.replace("{before}", before), str(checkpoint), str(out)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+) -> Process:
+    script = SCRIPT.replace("{before}", before)
+    return Process("-c", script, checkpoint, out, environment=one_of(rank, size, port))
 
 
 @pytest.fixture
@@ -409,10 +403,10 @@ def test_parts_that_are_there_are_not_made_again_and_those_that_are_not_are(tmp_
 
 
 def test_annotating_that_was_killed_ends_as_if_it_had_not(tmp_path, small_parts):
-    checkpoint = trained("human36m", "tiny-human36m-smplx")
+    checkpoint = trained("human36m", "tiny-human36m-smpl", inputs="joints")
     wanted = room.annotate(checkpoint, tmp_path / "whole")
     killed = start(checkpoint, tmp_path / "killed", before=DIES)
-    killed.communicate(timeout=240)
+    killed.ended()
     assert killed.returncode == -signal.SIGKILL
     there = parts_of(tmp_path / "killed")
     assert [name for name in there if name.endswith(".safetensors")] == [

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
+import json
 import socket
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from processes import Process
 
 from neuralannot.synthetic import make_studio
 from neuralannot.train.config import TrainConfig, preset
@@ -71,23 +71,18 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
-def start(config: TrainConfig, out: Path, *, rank: int = 0, size: int = 1, port: int = 0) -> subprocess.Popen:
+def one_of(rank: int, size: int, port: int) -> dict[str, str]:
+    """The environment that `torchrun` gives to one of `size` processes; none for one alone."""
+    if size == 1:
+        return {}
+    numbers = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_PORT": port}
+    return {"MASTER_ADDR": "127.0.0.1"} | {name: str(number) for name, number in numbers.items()}
+
+
+def start(config: TrainConfig, out: Path, *, rank: int = 0, size: int = 1, port: int = 0) -> Process:
     """A process that fits, one of `size`."""
-    import json
-
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    if size > 1:
-        environment |= {
-            "RANK": str(rank),
-            "WORLD_SIZE": str(size),
-            "LOCAL_RANK": str(rank),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-    command = [sys.executable, "-c", SCRIPT, json.dumps(config.as_dict()), str(out)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return Process("-c", SCRIPT, json.dumps(config.as_dict()), out, environment=one_of(rank, size, port))
 
 
-def finish(process: subprocess.Popen) -> None:
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors[-2000:]
+def finish(process: Process) -> None:
+    assert process.ended().returncode == 0, process.stderr[-2000:]

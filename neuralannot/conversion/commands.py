@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from neuralannot.file_arguments import add_body_models_argument, add_file_arguments, load_named, named_files
+
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `convert` to the program's commands: `command` makes one."""
@@ -15,20 +17,10 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "SMPL annotations as SMPL-X's, and SMPL-X's as SMPL's",
         "neuralannot convert MSCOCO_train_SMPL_NeuralAnnot.json --to smplx --out smplx.json",
     )
-    convert.add_argument(
-        "file", nargs="+", help="a released file, several subjects of Human3.6M, or a folder"
-    )
+    add_file_arguments(convert)
     convert.add_argument("--to", choices=("smpl", "smplx"), required=True, help="the other model")
     convert.add_argument("--out", required=True, help="file to write (.json or .safetensors)")
-    convert.add_argument("--release", help="the file's name as a release, where its name does not tell")
-    companions = convert.add_mutually_exclusive_group()
-    companions.add_argument("--annotations", nargs="+", help="COCO-format file(s) (default: beside the file)")
-    companions.add_argument("--no-annotations", action="store_true", help="rows are the bare fits")
-    convert.add_argument(
-        "--body-models",
-        metavar="DIR",
-        help="official files (default: NEURALANNOT_BODY_MODELS, or the open body)",
-    )
+    add_body_models_argument(convert)
     convert.add_argument(
         "--transfer", metavar="DIR", help="official transfer matrices (default: with the body models)"
     )
@@ -49,12 +41,10 @@ def _convert(options: argparse.Namespace) -> None:
 
     if options.errors is not None:
         check_table(options.errors)  # before the work
-    path = options.file if len(options.file) > 1 else options.file[0]
-    given = False if options.no_annotations else options.annotations
-    gt = load_pseudo_gt(path, release=options.release, annotations=given)
+    gt = load_named(options)
     if gt.joined and gt.catalogued.key_names != ("id",) and options.out.endswith(".json"):
         # The layout holds each frame once, whatever number of cameras saw it.
-        gt = load_pseudo_gt(path, release=options.release, annotations=False)
+        gt = load_pseudo_gt(named_files(options), release=options.release, annotations=False)
     found = convert(
         gt,
         to=options.to,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from neuralannot.conversion.rig import ROTATIONS
 from neuralannot.conversion.targets import distinct_fits, pseudo_gt_as
 from neuralannot.parameters import PART_PARAMETERS
 from neuralannot.pseudo_gt import PseudoGT
+from neuralannot.threads import one_thread
 
 if TYPE_CHECKING:
     from neuralannot.conversion.fitting import Pose
@@ -112,16 +113,13 @@ def convert(
         raise ValueError(
             f"annotations are converted to 'smpl' or 'smplx', got {to!r}; for smplh use convert_parameters"
         )
-    # Before the work: a layout may not be able to hold the rows.
-    pseudo_gt_as(
-        gt[:0], to, {name: np.zeros((0, *shape), np.float32) for name, shape in shapes_of(to).items()}
-    )
+    pseudo_gt_as(gt[:0], to, _no_rows(to))  # before the work: a layout may not be able to hold the rows
     first, again = distinct_fits(gt)
     fits = gt.rows(first)
-    params = {name: fits.params[name] for name in fits.params}
-    found: list[tuple[np.ndarray, Conversion]] = []
-    for gender, _, rows in model_groups(fits):
-        one = convert_parameters(
+    params = dict(fits.params)
+    groups = list(model_groups(fits)) or [("neutral", None, np.zeros(0, np.int64))]
+    found = [
+        convert_parameters(
             {name: values[rows] for name, values in params.items()},
             source=gt.model,
             to=to,
@@ -133,16 +131,10 @@ def convert(
             device=device,
             progress=progress,
         )
-        found.append((rows, one))
-    if not found:
-        none = {name: values[:0] for name, values in params.items()}
-        found = [
-            (
-                np.zeros(0, np.int64),
-                convert_parameters(none, source=gt.model, to=to, body_models=body_models, transfer=transfer),
-            )
-        ]
-    whole = _merged(len(fits), found)
+        for gender, _, rows in groups
+    ]
+    place = np.argsort(np.concatenate([rows for _, _, rows in groups]))  # genders' rows back in their order
+    whole = _at_rows(_mapped(np.concatenate, found), place)
     for part, names in PART_PARAMETERS.items():
         for name in set(names) & whole.lost.keys():
             whole.lost[name][~fits.valid[part]] = False  # nothing was said, nothing is lost
@@ -181,10 +173,10 @@ def convert_parameters(
     values = checked_parameters(params, source)
     where = torch.device(device or "cpu")
     pair = pair if where.type == "cpu" else pair.on(where)
-    with _one_thread() if where.type == "cpu" else nullcontext():
+    with one_thread() if where.type == "cpu" else nullcontext():
         parts = [_convert(pair, b, steps) for b in _batches(values, batch_size, where, progress=progress)]
-    empty = {name: np.zeros((0, *shape), np.float32) for name, shape in shapes_of(to).items()}
-    joined = {name: np.concatenate([empty[name], *(p[0][name] for p in parts)]) for name in empty}
+    none = _no_rows(to)
+    joined = {name: np.concatenate([none[name], *(p[0][name] for p in parts)]) for name in none}
     errors = np.concatenate([np.zeros((0, 2 + len(PARTS)), np.float32), *(p[1] for p in parts)])
     return Conversion(
         to,
@@ -245,19 +237,6 @@ def checked_parameters(params: Mapping[str, np.ndarray], model: str) -> dict[str
     return values
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch on one thread: pieces are too small to share, and where the machine has other work threads that
-    wait for each other stand still.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _batches(
     values: dict[str, np.ndarray], size: int, device: torch.device, *, progress: bool
 ) -> Iterator[dict[str, Tensor]]:
@@ -312,32 +291,25 @@ def _lost(pair: Pair, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     return lost
 
 
-def _merged(count: int, found: list[tuple[np.ndarray, Conversion]]) -> Conversion:
-    """Rows of each gender back in their places."""
-
-    def place(values: list[np.ndarray]) -> np.ndarray:
-        out = np.empty((count, *values[0].shape[1:]), values[0].dtype)
-        for (rows, _), value in zip(found, values, strict=True):
-            out[rows] = value
-        return out
-
-    whole = [one for _, one in found]
-    return Conversion(
-        whole[0].model,
-        {name: place([one.params[name] for one in whole]) for name in whole[0].params},
-        place([one.error for one in whole]),
-        place([one.worst for one in whole]),
-        {name: place([one.part_error[name] for one in whole]) for name in whole[0].part_error},
-        {name: place([one.lost[name] for one in whole]) for name in whole[0].lost},
-    )
+def _no_rows(model: str) -> dict[str, np.ndarray]:
+    return {name: np.zeros((0, *shape), np.float32) for name, shape in shapes_of(model).items()}
 
 
 def _at_rows(one: Conversion, rows: np.ndarray) -> Conversion:
+    return _mapped(lambda values: values[0][rows], [one])
+
+
+def _mapped(of: Callable[[list[np.ndarray]], np.ndarray], found: Sequence[Conversion]) -> Conversion:
+    """Every array of a conversion, made of those of the ones found."""
+
+    def each(of_one: Callable[[Conversion], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return {name: of([of_one(one)[name] for one in found]) for name in of_one(found[0])}
+
     return Conversion(
-        one.model,
-        {name: value[rows] for name, value in one.params.items()},
-        one.error[rows],
-        one.worst[rows],
-        {name: value[rows] for name, value in one.part_error.items()},
-        {name: value[rows] for name, value in one.lost.items()},
+        found[0].model,
+        each(lambda one: one.params),
+        of([one.error for one in found]),
+        of([one.worst for one in found]),
+        each(lambda one: one.part_error),
+        each(lambda one: one.lost),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuralannot.file_arguments import add_file_arguments, load_named
+from neuralannot.file_arguments import add_body_models_argument, add_file_arguments, load_named, named_files
 from neuralannot.quality_columns import LIMITS, MEASURES, UNMEASURED, load_quality, quality_file, save_quality
 
 if TYPE_CHECKING:
@@ -29,11 +29,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--out MSCOCO_train_SMPL_NeuralAnnot_filtered.json",
     )
     add_file_arguments(quality)
-    quality.add_argument(
-        "--body-models",
-        metavar="DIR",
-        help="official files (default: NEURALANNOT_BODY_MODELS, or the open body)",
-    )
+    add_body_models_argument(quality)
     quality.add_argument(
         "--prior", default="default", help="open, vposer:PATH, mano-pca:N, none (default: by the model)"
     )
@@ -71,13 +67,12 @@ def _quality(options: argparse.Namespace) -> None:
     from neuralannot.loading import release_files
     from neuralannot.quality.summary import quality_summary
 
-    given = options.file if len(options.file) > 1 else options.file[0]
     limits = {name: getattr(options, name) for name in LIMITS if getattr(options, name) is not None}
     if options.out and not limits and not options.plausible:
         raise ValueError(
             "--out writes the rows that are kept: give a limit (--max-error, ...) or --plausible"
         )
-    files = release_files(given, release=options.release)
+    files = release_files(named_files(options), release=options.release)
     gt = load_named(options)
     if options.out:
         _check_name(gt, Path(options.out))

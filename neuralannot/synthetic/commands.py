@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from neuralannot.file_arguments import add_body_models_argument
 from neuralannot.synthetic.settings import LAYOUTS
 
 
@@ -26,7 +27,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     synth.add_argument("--noise", type=float, default=0.0, help="of GT joints: mm in 3D, px in 2D")
     synth.add_argument("--missing", type=float, default=0.0, help="share of GT joints that are missing")
     synth.add_argument("--model", choices=("smpl", "smplx"), help="of human36m's bodies (default: smpl)")
-    synth.add_argument("--body-models", metavar="DIR", help="official files (default: the open body)")
+    add_body_models_argument(synth)
     synth.add_argument("--regressor", metavar="FILE", help="official bodies: the data set's joints, .npy")
     synth.add_argument("--clips", nargs="+", metavar="CLIP", help="motions of bodies (default: all)")
     synth.add_argument("--workers", type=int, help="processes (default: one a core)")

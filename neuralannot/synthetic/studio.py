@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from neuralannot.atomic import whole_file
 from neuralannot.synthetic.records import Files
 from neuralannot.synthetic.settings import Settings, checked_settings
+from neuralannot.threads import one_thread
 
 MARKER = "studio.json"
 _FEW = 32  # images that are not worth starting processes for
@@ -181,19 +182,6 @@ def _already_there(folder: Path, settings: Settings) -> StudioReport | None:
     return _report(folder, settings, complete, 0.0) if complete else None
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch on one thread: sums come out the same in the last bit, and workers share the cores."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _takes(settings: Settings, folder: Path, workers: int | None) -> Iterator[Any]:
     """The records of all jobs, in order; their images written."""
     count = _room(settings.layout).jobs(settings)
@@ -203,7 +191,7 @@ def _takes(settings: Settings, folder: Path, workers: int | None) -> Iterator[An
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     if workers == 1:
-        with _one_thread():
+        with one_thread():
             for job in range(count):
                 yield _take(settings, folder, job)
         return

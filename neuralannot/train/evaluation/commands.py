@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuralannot.file_arguments import add_file_arguments, load_named
+from neuralannot.file_arguments import add_body_models_argument, add_file_arguments, load_named
 
 if TYPE_CHECKING:
     from neuralannot.pseudo_gt import PseudoGT
@@ -27,7 +27,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     sub.allow_abbrev = False
     add_file_arguments(sub)
-    sub.add_argument("--body-models", metavar="DIR", help="official files (default: the open body)")
+    add_body_models_argument(sub)
     sub.add_argument("--device", help="where torch computes (default: the CPU)")
 
     true = sub.add_argument_group("what is true (one or more)")
