@@ -35,9 +35,9 @@ __all__ = ["one_thread"]  # a fixture that every test here uses
 
 
 @pytest.mark.parametrize(("name", "side"), MODELS)
-def test_500_bodies_are_smplx_s(name, side):
-    model, bodies = load_body_model(name, side=side), random_bodies(name, 500)
-    for first in range(0, 500, 250):
+def test_1000_bodies_are_smplx_s(name, side):
+    model, bodies = load_body_model(name, side=side), random_bodies(name, 1000)
+    for first in range(0, 1000, 250):
         some = {key: value[first : first + 250] for key, value in bodies.items()}
         torch.set_num_threads(2)
         out = model(**some)
