@@ -21,7 +21,7 @@ import numpy as np
 from neuralannot.atomic import whole_file
 
 FORMAT = "neuralannot-columns"
-VERSION = "1"  # goes up whenever the columns made from a file change
+VERSION = "2"  # goes up whenever the columns made from a file change
 SUFFIX = ".columns.safetensors"
 CACHE_VARIABLE = "NEURALANNOT_CACHE"
 
