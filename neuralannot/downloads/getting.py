@@ -90,8 +90,8 @@ def download(
     loopback: allow a mirror at `http://127.0.0.1`, for tests.
     progress: a bar on stderr. `say` is called with lines for the user.
 
-    Raises LicenceNotAccepted (a ValueError); ValueError for unknown names; DownloadError where files could not
-    be had or changed, after all were tried, with what to do by hand for each.
+    Raises LicenceNotAccepted (a ValueError); ValueError for unknown names; DownloadError where files were not
+    to be had or changed, after all were tried, with what to do by hand for each.
     """
     release = release if isinstance(release, Release) else release_named(release)
     names = file_names(release, only)

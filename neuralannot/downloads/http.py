@@ -173,15 +173,27 @@ def _attempt(
         reply = opener.open(urllib.request.Request(url, headers=headers), timeout=patience.timeout)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # there is less than we have: another file
-            discard(part)
-            raise _Again(DownloadError(f"{url}: the file became shorter", kind="changed"), 0) from None
+        if error.code == 416 and known is not None:
+            return _end(error, url, part, known, have)
         raise _status_trouble(url, error) from None
     except (OSError, http.client.HTTPException) as error:
         raise _connection_trouble(url, error) from error
     with reply:
         start = _start(reply, url, part, known, have)
         return _receive(reply, url, part, start, report)
+
+
+def _end(reply: Any, url: str, part: Path, known: _Remote, have: int) -> int:
+    """What a server means that has nothing after the bytes we have: they are all, or another file's."""
+    found = re.fullmatch(r"bytes \*/(\d+)", reply.headers.get("Content-Range", "").strip())
+    etag = _remote(reply, url).etag
+    if found and int(found[1]) == have and known.length is None and etag in (None, known.etag):
+        return have
+    discard(part)
+    has = f"has {found[1]} bytes" if found else "has less"
+    raise _Again(
+        DownloadError(f"{url}: {has}, announced were {known.length or 'more'}", kind="changed"), 0
+    ) from None
 
 
 def _start(reply: Any, url: str, part: Path, known: _Remote | None, have: int) -> int:
@@ -195,7 +207,9 @@ def _start(reply: Any, url: str, part: Path, known: _Remote | None, have: int) -
         same = found is not None and int(found[1]) == have
         if same and found is not None:
             total = int(found[3]) if found[3] != "*" else known.length
-            same = total == known.length and (remote.etag in (None, known.etag) or known.etag is None)
+            same = known.length in (None, total) and (remote.etag in (None, known.etag) or known.etag is None)
+            if same and total != known.length:  # told only now
+                _keep(part, dataclasses.replace(known, length=total))
         if not same:
             discard(part)
             raise _Again(DownloadError(f"{url}: the file changed meanwhile", kind="changed"), 0)
@@ -206,8 +220,7 @@ def _start(reply: Any, url: str, part: Path, known: _Remote | None, have: int) -
     if kind in ("text/html", "application/xhtml+xml"):
         raise DownloadError(f"{url}: a web page ({kind}) came instead of the file", kind="page")
     discard(part)
-    with whole_file(_state(part)) as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(remote)) + "\n", encoding="utf-8")
+    _keep(part, remote)
     return 0
 
 
@@ -305,6 +318,8 @@ def _remote(reply: Any, url: str) -> _Remote:
 
 def _status_trouble(url: str, error: urllib.error.HTTPError) -> Exception:
     said = f"{url}: {error.code} {error.reason}"
+    if 300 <= error.code < 400:
+        return DownloadError(said, kind="insecure")
     if error.code in (404, 410):
         return DownloadError(f"{said}: the link is dead", kind="gone")
     if error.code in (401, 403, 451):
@@ -345,6 +360,11 @@ def _connection_trouble(url: str, error: Exception) -> Exception:
 
 def _state(part: Path) -> Path:
     return part.with_name(part.name + ".json")
+
+
+def _keep(part: Path, remote: _Remote) -> None:
+    with whole_file(_state(part)) as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(remote)) + "\n", encoding="utf-8")
 
 
 def _size(part: Path) -> int:
