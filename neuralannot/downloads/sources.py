@@ -180,9 +180,7 @@ def file_names(release: str | Release, only: Sequence[str] | None = None) -> tup
     placeholder = next((p for p in ("{subject}", "{split}") if p in template), None)
     if placeholder is None:
         if only:
-            raise ValueError(
-                f"{release.name} is one file, {template}: there is no {', '.join(only)} to choose"
-            )
+            raise ValueError(f"{release.name} is one file, {template}; there is no {', '.join(only)}")
         return (template,)
     names = []
     for part in dict.fromkeys(str(p) for p in (parts if only is None else only)):
