@@ -187,6 +187,10 @@ def test_errors_say_what_to_do_by_hand(tmp_path, mirror):
     assert "run this again: it checks the file and records it" in said
     assert RELEASES["mscoco-smpl"].page in said
 
+    mirror.statuses = [(503, {})] * 2
+    with pytest.raises(DownloadError, match="run this again when the connection works: what came is kept"):
+        download("mscoco-smpl", tmp_path, mirror=mirror.url, loopback=True, patience=SOON)
+
 
 # --- several files
 

@@ -102,7 +102,7 @@ def served_file():
 def test_a_later_call_goes_on(part):
     with serving({"file": BODY}, drops=[123_456]) as served:
         with pytest.raises(
-            DownloadError, match="ended after 123456 of 700001 bytes; 1 attempts; 123456 bytes"
+            DownloadError, match="ended after 123456 of 700001 bytes; attempts: 1; 123456 bytes"
         ):
             get(served, part, patience=Patience(attempts=1))
         assert part.read_bytes() == BODY[:123_456]
@@ -164,11 +164,11 @@ def test_a_size_that_is_not_told_is_none(part, settings):
 
 def test_a_length_that_is_too_long_is_an_error(part):
     with serving({"file": BODY}, length=10) as served:
-        with pytest.raises(DownloadError, match=r"has 700001 bytes, announced were 700011; 4 att") as caught:
+        with pytest.raises(DownloadError, match=r"has 700001 bytes, announced were 700011; att") as caught:
             get(served, part)
         assert caught.value.kind == "changed"
     with serving({"file": BODY}, length=10, ranges=False) as served:
-        with pytest.raises(DownloadError, match=r"ended after 700001 of 700011 bytes; 4 attempts") as caught:
+        with pytest.raises(DownloadError, match=r"ended after 700001 of 700011 bytes; attempts: 4") as caught:
             get(served, part)
         assert caught.value.kind == "network"
 
@@ -214,7 +214,7 @@ def test_waits_double_up_to_the_longest_and_end(part):
     waits = []
     with serving({"file": BODY}, statuses=[(503, {})] * 9) as served:
         patience = Patience(attempts=6, first_wait=1, longest_wait=5)
-        with pytest.raises(DownloadError, match="503 Service Unavailable; 6 attempts; 0 bytes") as caught:
+        with pytest.raises(DownloadError, match="503 Service Unavailable; attempts: 6; 0 bytes") as caught:
             get(served, part, patience=patience, sleep=waits.append)
     assert caught.value.kind == "busy"
     assert waits == [1, 2, 4, 5, 5]
@@ -316,7 +316,7 @@ def test_redirects_are_followed_and_loops_end(part):
 def test_nobody_there(part):
     with serving({"file": BODY}) as served:
         pass
-    with pytest.raises(DownloadError, match=r"refused; 4 attempts; 0 bytes") as caught:
+    with pytest.raises(DownloadError, match=r"refused; attempts: 4; 0 bytes") as caught:
         get(served, part)
     assert caught.value.kind == "network"
 

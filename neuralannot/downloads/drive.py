@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuralannot.downloads.http import Patience, room_for
+from neuralannot.downloads.http import Patience, discard, room_for
 from neuralannot.downloads.trouble import DownloadError, is_full, looks_like_html
 
 __all__ = ["DriveFile", "fetch_drive_file", "list_drive_folder"]
@@ -123,6 +124,7 @@ def _fetch(
     if page:
         shutil.rmtree(folder, ignore_errors=True)
         raise DownloadError(f"{url}: a web page came instead of the file", kind="quota")
+    discard(part)  # with what is known of a part that came over https
     target.replace(part)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -170,6 +172,8 @@ def _trouble(error: Exception, url: str) -> DownloadError:
     if isinstance(error, DownloadError):
         return error
     said = " ".join(str(error).split()) or type(error).__name__
+    inner = re.search(r"Caused by \w+\((.*)\)\)", said)  # urllib3 tells the address twice before the reason
+    said = inner[1].strip("\"'") if inner else said
     lower = said.lower()
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, OSError) and is_full(error):

@@ -267,6 +267,8 @@ class _Job:
         ]
         if any(trouble.kind in ("quota", "page") for trouble in troubles) and self.mirror is None:
             lines.append(f"  {_QUOTA}")
+        if troubles and all(trouble.kind in ("network", "busy") for trouble in troubles):
+            lines.append("  run this again when the connection works: what came is kept")
         lines.append(f"  by hand: open {(*links, self.release.page)[0]} in a browser")
         if links:
             lines.append(f"           (new links stand on {self.release.page})")

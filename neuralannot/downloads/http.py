@@ -105,7 +105,7 @@ def fetch(
             seen = max(seen, have)
             if failures >= patience.attempts:
                 raise DownloadError(
-                    f"{again.error}; {failures} attempts; {have} bytes are kept for the next call",
+                    f"{again.error}; attempts: {failures}; {have} bytes are kept for the next call",
                     kind=again.error.kind,
                 ) from again.error
             wait = min(patience.first_wait * 2 ** (failures - 1), patience.longest_wait)

@@ -49,7 +49,7 @@ class Companion:
 @dataclass(frozen=True)
 class _DataSet:
     companions: tuple[str, ...]
-    images: str
+    images: tuple[str, ...]
     terms: str
 
 
@@ -113,47 +113,47 @@ _COCO_PAGE = "https://cocodataset.org/#download"
 _DATA_SETS: Mapping[str, _DataSet] = {
     "Human3.6M": _DataSet(
         _folder("1r0B9I3XxIIW_jsXjYinDpL6NFcxTZart", "1kgVH-GugrLoc9XyvP6nRoaFpw3TmM5xK"),
-        "the same folder",
+        _folder("1r0B9I3XxIIW_jsXjYinDpL6NFcxTZart", "1kgVH-GugrLoc9XyvP6nRoaFpw3TmM5xK"),
         "http://vision.imar.ro/human3.6m/",
     ),
     "MPI-INF-3DHP": _DataSet(
         _folder("1wQbHEXPv-WH1sNOLwdfMVB7OWsiJkq2M", "1oHzb4oJHPZllLgN_yjyatp1LdqdP0R61"),
-        "the same folder (images_1k)",
+        _folder("1wQbHEXPv-WH1sNOLwdfMVB7OWsiJkq2M", "1oHzb4oJHPZllLgN_yjyatp1LdqdP0R61"),
         "https://vcai.mpi-inf.mpg.de/3dhp-dataset/",
     ),
     "MSCOCO": _DataSet(
         (f"{_COCO_PAGE} (person_keypoints)", "https://github.com/jin-s13/COCO-WholeBody (coco_wholebody)"),
-        f"{_COCO_PAGE} (train2017)",
+        (f"{_COCO_PAGE} (train2017)",),
         "https://cocodataset.org/#termsofuse",
     ),
     "MPII": _DataSet(
         _folder("1rrL_RxhwQgwhq5BU1iIRPwl285B_KTpU", "1MmQ2FRP0coxHGk0Ntj0JOGv9OxSNuCfK"),
-        "http://human-pose.mpi-inf.mpg.de",
+        ("http://human-pose.mpi-inf.mpg.de",),
         "http://human-pose.mpi-inf.mpg.de",
     ),
     "3DPW": _DataSet(
         _folder("1HByTBsdg_A_o-d89qd55glTl44ya3dOs", "1fWrx0jnWzcudU6FN6QCZWefaOFSAadgR"),
-        "https://virtualhumans.mpi-inf.mpg.de/3DPW/ (imageFiles)",
+        ("https://virtualhumans.mpi-inf.mpg.de/3DPW/ (imageFiles)",),
         "https://virtualhumans.mpi-inf.mpg.de/3DPW/",
     ),
     "CrowdPose": _DataSet(
         ("https://github.com/Jeff-sjtu/CrowdPose",),
-        "https://github.com/Jeff-sjtu/CrowdPose",
+        ("https://github.com/Jeff-sjtu/CrowdPose",),
         "https://github.com/Jeff-sjtu/CrowdPose",
     ),
     "FFHQ": _DataSet(
         _file("1GbS5LaKgBlNuOfSXH82Lytni3yY6XI4x"),
-        "https://github.com/NVlabs/ffhq-dataset",
+        ("https://github.com/NVlabs/ffhq-dataset",),
         "https://github.com/NVlabs/ffhq-dataset",
     ),
     "InstaVariety": _DataSet(
         _folder("1l6-Xj0txn6-rh_t81PpdE5oG7VRdtKE-"),
-        "https://github.com/akanazawa/human_dynamics (InstaVariety)",
+        ("https://github.com/akanazawa/human_dynamics (InstaVariety)",),
         "https://github.com/akanazawa/human_dynamics",
     ),
     "InterHand2.6M": _DataSet(
         ("https://mks0601.github.io/InterHand2.6M/",),
-        "https://mks0601.github.io/InterHand2.6M/",
+        ("https://mks0601.github.io/InterHand2.6M/",),
         "https://mks0601.github.io/InterHand2.6M/",
     ),
 }
@@ -212,7 +212,7 @@ def companions_of(release: str | Release, files: Sequence[str] | None = None) ->
     )
     listed = [Companion(kind, names, found.companions) for kind, names in kinds if names]
     folder = tuple(dict.fromkeys(_filled(release.image_folder, g) for g in groups if release.image_folder))
-    return (*listed, Companion("images", folder, (found.images,)))
+    return (*listed, Companion("images", folder, found.images))
 
 
 def drive_id(url: str) -> str:
