@@ -11,7 +11,6 @@ from types import MappingProxyType
 
 NEURALANNOT_PAGE = "https://github.com/mks0601/NeuralAnnot_RELEASE"
 INTERHAND_PAGE = "https://mks0601.github.io/InterHand2.6M/"
-RECIPES_PAGE = "https://github.com/mks0601/Hand4Whole_RELEASE"
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,6 @@ _RELEASES = (
         "MSCOCO_train_SMPL_{three}.json",
         _COCO_BODY,
         image_folder="train2017",
-        page=RECIPES_PAGE,
     ),
     _in_the_wild(
         "mscoco-smpl-two-recipes",
@@ -192,7 +190,6 @@ _RELEASES = (
         "MSCOCO_train_SMPL_{two}.json",
         _COCO_BODY,
         image_folder="train2017",
-        page=RECIPES_PAGE,
     ),
     _in_the_wild("mpii-smpl", "MPII", "smpl", "MPII_train_SMPL_NeuralAnnot.json", ("train.json",)),
     _in_the_wild("mpii-smplx", "MPII", "smplx", "MPII_train_SMPLX_NeuralAnnot.json", ("train.json",)),

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from neuralannot.catalog import RELEASES
 from neuralannot.conversion import commands as conversion_commands
+from neuralannot.downloads import commands as download_commands
+from neuralannot.downloads.sources import source_of
 from neuralannot.file_arguments import add_body_models_argument, add_file_arguments, load_named
 from neuralannot.parameters import SIDES
 from neuralannot.quality import commands as quality_commands
@@ -96,6 +98,8 @@ def _releases(options: argparse.Namespace) -> None:
             _print(f"    cameras      {_shown(release.cameras)}")
         if release.joints:
             _print(f"    3D joints    {_shown(release.joints)}")
+        for number, link in enumerate(source_of(release).links):
+            _print(f"    {'link' if number == 0 else 'older link':<12} {link}")
         _print(f"    page         {release.page}")
         _print(f"    licence      {release.licence}")
 
@@ -254,6 +258,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, epilog=f"example: {example}")
         return sub.add_subparsers(metavar="COMMAND", required=True)
 
+    download_commands.add_commands(command)
     conversion_commands.add_commands(command)
     train_commands.add_commands(command, group)
     evaluation_commands.add_commands(command)
