@@ -35,7 +35,8 @@ html { scroll-padding-top: 1rem; -webkit-text-size-adjust: 100%; }
 body { margin: 0 auto; max-width: 1240px; padding: 2.5rem 1.5rem 4rem; color: var(--ink);
   background: var(--paper); font: 15px/1.55 ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto,
   "Helvetica Neue", Arial, "Noto Sans", "Liberation Sans", sans-serif; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .4rem; letter-spacing: -.01em; overflow-wrap: anywhere; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .4rem; letter-spacing: -.01em;
+  overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; line-height: 1.3; margin: 3rem 0 .6rem; padding-bottom: .35rem;
   border-bottom: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.8rem 0 .4rem; }
@@ -63,7 +64,8 @@ td.text { white-space: normal; min-width: 16rem; max-width: 44rem; overflow-wrap
 td.number:last-child, th.number:last-child { padding-right: .3em; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .8rem;
   margin: 1.4rem 0 .5rem; padding: 0; }
-.figures div { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .7rem .9rem; }
+.figures div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: .7rem .9rem; }
 .figures dt { color: var(--soft); font-size: .85rem; }
 .figures dd { margin: 0; font-size: 1.4rem; font-weight: 600; font-variant-numeric: tabular-nums;
   letter-spacing: -.01em; }
@@ -72,7 +74,8 @@ td.number:last-child, th.number:last-child { padding-right: .3em; }
 svg { width: 100%; height: auto; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 svg text { font-family: inherit; }
 svg text.ink { fill: var(--ink); } svg text.mark { fill: var(--mark); } svg text.soft { fill: var(--soft); }
-svg line.ink { stroke: var(--ink); } svg line.pale { stroke: var(--pale); } svg line.mark { stroke: var(--mark); }
+svg line.ink { stroke: var(--ink); } svg line.pale { stroke: var(--pale); }
+svg line.mark { stroke: var(--mark); }
 svg line.fill { stroke: var(--fill); } svg rect.fill { fill: var(--fill); }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: 1rem;
   margin: 1rem 0; }

@@ -89,14 +89,12 @@ def picture_of(
 ) -> Picture:
     """The picture of one annotation `fit`, a row, on the image `path` in `folder`; see `pictures`.
 
-    `truth`: true parameters, the annotation's among them; `sample`: the data set's joints, a row. `only_valid`: parts that are
-    flagged invalid are drawn at rest. `side`: px of a tile.
+    `truth`: true parameters, the annotation's among them; `sample`: the data set's joints, a row.
+    `only_valid`: parts that are flagged invalid are drawn at rest. `side`: px of a tile.
     """
     try:
         if not path:
-            raise ValueError(
-                "no image is known: load the file joined with annotations, or give the data set"
-            )
+            raise ValueError("no image is known: load the file joined with annotations, or give the data set")
         if folder is None:
             raise ValueError(f"{path}: where images are is not known, give their folder")
         return _picture(fit, path, folder, truth, sample, body_models, only_valid, side)

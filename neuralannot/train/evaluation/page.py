@@ -19,6 +19,7 @@ from neuralannot.web_page import Section, check_page_name, document, image_tag, 
 
 __all__ = ["page_html", "write_page"]
 
+
 def write_page(
     path: str | os.PathLike,
     evaluation: Evaluation,

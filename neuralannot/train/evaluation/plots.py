@@ -198,8 +198,8 @@ def _text(
     x: float, y: float, words: str, *, anchor: str = "start", weight: str = "normal", color: str = _INK
 ) -> str:
     return (
-        f'<text class="{_CLASSES[color]}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}" '
-        f'fill="{color}">'
+        f'<text class="{_CLASSES[color]}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" '
+        f'font-weight="{weight}" fill="{color}">'
         f"{escape(words)}</text>"
     )
 
@@ -217,6 +217,6 @@ def _line(
 
 def _bar(x: float, y: float, width: float, height: float, tip: str) -> str:
     return (
-        f'<rect class="fill" x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{max(height, 0):.1f}" '
-        f'fill="{_FILL}"><title>{escape(tip)}</title></rect>'
+        f'<rect class="fill" x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" '
+        f'height="{max(height, 0):.1f}" fill="{_FILL}"><title>{escape(tip)}</title></rect>'
     )

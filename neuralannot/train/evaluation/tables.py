@@ -13,6 +13,8 @@ __all__ = ["Cell", "Table", "tables_csv", "tables_markdown"]
 #: A name, a count, or a measured value; None where there is none.
 Cell = str | int | float | None
 
+_LONG = 48  # characters of a text that a page may break
+
 
 @dataclass(frozen=True)
 class Table:
@@ -52,7 +54,11 @@ class Table:
     def html(self) -> str:
         """A `<table>`; all text is escaped."""
         numbers = self._is_number()
-        places = ["" if not number else ' class="number"' for number in numbers]
+        longest = [max((len(str(row[k])) for row in self.rows), default=0) for k in range(len(self.head))]
+        places = [
+            ' class="number"' if number else ' class="text"' if length > _LONG else ""
+            for number, length in zip(numbers, longest, strict=True)
+        ]
         head = "".join(f"<th{p}>{escape(h)}</th>" for p, h in zip(places, self.head, strict=True))
         body = "".join(
             "<tr>" + "".join(f"<td{p}>{escape(c)}</td>" for p, c in zip(places, row, strict=True)) + "</tr>\n"
