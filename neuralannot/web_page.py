@@ -59,7 +59,8 @@ th, td { padding: .3em .9em .3em 0; border-bottom: 1px solid var(--line); text-a
   white-space: nowrap; vertical-align: top; }
 th { position: sticky; top: 0; background: var(--paper); color: var(--soft); font-weight: 600; }
 tbody th { position: static; color: var(--ink); font-weight: 400; }
-td.text { white-space: normal; min-width: 16rem; max-width: 44rem; overflow-wrap: anywhere; }
+td.text { white-space: normal; min-width: 22rem; max-width: 44rem; overflow-wrap: anywhere; }
+.tables { display: flex; flex-wrap: wrap; gap: 0 3.5rem; align-items: flex-start; }
 .number { text-align: right; }
 td.number:last-child, th.number:last-child { padding-right: .3em; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .8rem;
@@ -69,10 +70,11 @@ td.number:last-child, th.number:last-child { padding-right: .3em; }
 .figures dt { color: var(--soft); font-size: .85rem; }
 .figures dd { margin: 0; font-size: 1.4rem; font-weight: 600; font-variant-numeric: tabular-nums;
   letter-spacing: -.01em; }
-.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)); gap: 1rem;
-  align-items: start; margin: 1rem 0; }
+.plots { columns: 24rem; column-gap: 1rem; margin: 1rem 0; }
+.plots svg { display: block; margin-bottom: 1rem; break-inside: avoid; }
 svg { width: 100%; height: auto; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
-svg text { font-family: inherit; }
+svg { font-family: inherit; } svg text { font-size: 12px; }
+details { margin: 1.2rem 0; } summary { cursor: pointer; color: var(--link); }
 svg text.ink { fill: var(--ink); } svg text.mark { fill: var(--mark); } svg text.soft { fill: var(--soft); }
 svg line.ink { stroke: var(--ink); } svg line.pale { stroke: var(--pale); }
 svg line.mark { stroke: var(--mark); }

@@ -103,7 +103,7 @@ def _gaps(gt: PseudoGT, images: ImageFiles, left_out: Mapping[str, str]) -> Iter
         yield Gap("cameras", None, companions.camera_problem(release, joined=gt.joined))
     for why in dict.fromkeys(left_out.values()):
         names = [name.replace("_", " ") for name, reason in left_out.items() if reason == why]
-        yield Gap(f"measure: {', '.join(names)}", None, why)
+        yield Gap(f"not measured: {', '.join(names)}", None, why)
 
 
 def _without_fit(gt: PseudoGT) -> Iterator[Gap]:

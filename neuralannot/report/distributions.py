@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuralannot.joint_sets import JOINT_SETS
-from neuralannot.parameters import PART_PARAMETERS, human_model
+from neuralannot.parameters import PART_PARAMETERS, SIDES, human_model
 from neuralannot.pseudo_gt import PseudoGT
 
 __all__ = ["Angles", "Places", "Shapes", "joint_angles", "places", "shapes"]
@@ -57,18 +57,29 @@ class Places:
 
 
 def joint_angles(fits: PseudoGT) -> list[Angles]:
-    """The angles of each rotation of each fit; of hands each side apart."""
+    """The angles of all joints: the body's or the face's, each hand's of SMPL-X; of MANO each side's."""
     model = human_model(fits.model)
-    found = []
-    for parameter in (n for n in model.shapes if n == "global_orient" or n.endswith("_pose")):
-        sides = ("right", "left") if fits.model == "mano" else (None,)
-        degrees = _angles(fits, parameter)
-        for side in sides:
-            names = _joint_names(fits.model, parameter, side)
-            mine = degrees if side is None or fits.side is None else degrees[fits.side == side]
-            title = "root" if parameter == "global_orient" else parameter.replace("_", " ")
-            found.append(Angles(title if side is None else f"{title}, {side} hands", names, mine))
-    return [a for a in found if len(a.degrees)]
+    turned = {n: _angles(fits, n) for n in model.shapes if n == "global_orient" or n.endswith("_pose")}
+    if fits.side is not None:
+        both = np.concatenate(list(turned.values()), axis=1)
+        found = []
+        for side in SIDES:
+            mine = both[fits.side == side]
+            names = [name for parameter in turned for name in _joint_names("mano", parameter, side)]
+            found.append(Angles(f"{side} hands", tuple(names), mine))
+        return [angles for angles in found if len(angles.degrees)]
+    hands = [name for name in turned if name.endswith("hand_pose")]
+    rest = [name for name in turned if name not in hands]
+    groups = {"face" if fits.model == "flame" else "body": rest}
+    groups |= {name.removesuffix("_pose").replace("_", " "): [name] for name in hands}
+    return [
+        Angles(
+            title,
+            tuple(joint for name in names for joint in _joint_names(fits.model, name, None)),
+            np.concatenate([turned[name] for name in names], axis=1),
+        )
+        for title, names in groups.items()
+    ]
 
 
 def shapes(fits: PseudoGT) -> list[Shapes]:
@@ -106,7 +117,7 @@ def _blocks(gt: PseudoGT) -> Iterator[tuple[int, PseudoGT]]:
 
 def _angles(fits: PseudoGT, parameter: str) -> np.ndarray:
     shape = human_model(fits.model).shapes[parameter]
-    degrees = np.zeros((len(fits), *shape[:-1]), np.float32).reshape(len(fits), -1 if len(fits) else 1)
+    degrees = np.zeros((len(fits), shape[0] if len(shape) == 2 else 1), np.float32)
     for first, rows in _blocks(fits):
         turned = np.linalg.norm(rows.params[parameter].reshape(len(rows), -1, 3), axis=-1)
         # A turn by more than half is one the other way round.

@@ -145,9 +145,12 @@ def _coverage(gt: PseudoGT, counted: Coverage) -> str:
         (part.replace("_", " "), n, counted.rows, 100 * n / counted.rows if counted.rows else None)
         for part, n in counted.valid.items()
     ]
+    tables = (
+        Table("Counts", ("what", "count"), tuple(rows)),
+        Table("Valid parts", ("part", "rows", "of", "%"), tuple(valid)),
+    )
     parts = [
-        _scrolled(Table("Counts", ("what", "count"), tuple(rows))),
-        _scrolled(Table("Valid parts", ("part", "rows", "of", "%"), tuple(valid))),
+        f'<div class="tables">{"".join(map(_scrolled, tables))}</div>',
         "<h3>What is missing, and why</h3>",
     ]
     if not counted.gaps:
@@ -254,10 +257,15 @@ def _distributions(gt: PseudoGT, body_models: str | os.PathLike[str] | None) -> 
         drawn.append(spans(shape.names, shape.codes, title=f"{shape.title} codes", unit="sd"))
         norm = np.linalg.norm(shape.codes, axis=1)
         drawn.append(histogram(norm, title=f"length of the {shape.title} code", unit="sd", noun=noun))
-    text = "<p>Codes of the model's shape space, in standard deviations: 0 is the mean person.</p>"
+    text = "<p>Codes of the model's shape space, in standard deviations: 0 is the mean.</p>"
     yield Section("shape", "Shape", f'{text}\n<div class="plots">{"".join(drawn)}</div>')
     drawn = [
-        spans(angles.joints, angles.degrees, title=f"{angles.title}: angle from rest", unit="°")
+        spans(
+            [joint.replace("_", " ") for joint in angles.joints],
+            angles.degrees,
+            title=f"{angles.title}: angle from rest",
+            unit="°",
+        )
         for angles in joint_angles(fits)
     ]
     text = (
