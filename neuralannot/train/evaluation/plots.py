@@ -6,9 +6,10 @@ Colours are attributes, for a file of its own, and classes, by which a page's st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
+
+from neuralannot.web_page import plain
 
 __all__ = ["bars", "histogram", "spans"]
 
@@ -188,7 +189,7 @@ def _nice(span: float) -> float:
 
 def _svg(width: float, height: float, title: str, parts: Sequence[str]) -> str:
     head = (
-        f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {width:g} {height:g}" '
+        f'<svg role="img" aria-label="{plain(title)}" viewBox="0 0 {width:g} {height:g}" '
         f'width="{width:g}" height="{height:g}" font-family="sans-serif" font-size="11">'
     )
     return "\n".join((head, *parts, "</svg>"))
@@ -200,7 +201,7 @@ def _text(
     return (
         f'<text class="{_CLASSES[color]}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" '
         f'font-weight="{weight}" fill="{color}">'
-        f"{escape(words)}</text>"
+        f"{plain(words)}</text>"
     )
 
 
@@ -218,5 +219,5 @@ def _line(
 def _bar(x: float, y: float, width: float, height: float, tip: str) -> str:
     return (
         f'<rect class="fill" x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" '
-        f'height="{max(height, 0):.1f}" fill="{_FILL}"><title>{escape(tip)}</title></rect>'
+        f'height="{max(height, 0):.1f}" fill="{_FILL}"><title>{plain(tip)}</title></rect>'
     )

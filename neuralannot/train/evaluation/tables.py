@@ -6,7 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+
+from neuralannot.web_page import plain
 
 __all__ = ["Cell", "Table", "tables_csv", "tables_markdown"]
 
@@ -59,12 +60,12 @@ class Table:
             ' class="number"' if number else ' class="text"' if length > _LONG else ""
             for number, length in zip(numbers, longest, strict=True)
         ]
-        head = "".join(f"<th{p}>{escape(h)}</th>" for p, h in zip(places, self.head, strict=True))
+        head = "".join(f"<th{p}>{plain(h)}</th>" for p, h in zip(places, self.head, strict=True))
         body = "".join(
-            "<tr>" + "".join(f"<td{p}>{escape(c)}</td>" for p, c in zip(places, row, strict=True)) + "</tr>\n"
+            "<tr>" + "".join(f"<td{p}>{plain(c)}</td>" for p, c in zip(places, row, strict=True)) + "</tr>\n"
             for row in self._shown()
         )
-        caption = f"<caption>{escape(self.title)}</caption>" if self.title else ""
+        caption = f"<caption>{plain(self.title)}</caption>" if self.title else ""
         return f"<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table>"
 
     def _shown(self) -> list[tuple[str, ...]]:
