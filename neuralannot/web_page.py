@@ -59,7 +59,7 @@ th, td { padding: .3em .9em .3em 0; border-bottom: 1px solid var(--line); text-a
   white-space: nowrap; vertical-align: top; }
 th { position: sticky; top: 0; background: var(--paper); color: var(--soft); font-weight: 600; }
 tbody th { position: static; color: var(--ink); font-weight: 400; }
-td.text { white-space: normal; min-width: 22rem; max-width: 44rem; overflow-wrap: anywhere; }
+td.text { white-space: normal; min-width: 16rem; max-width: 44rem; overflow-wrap: anywhere; }
 .tables { display: flex; flex-wrap: wrap; gap: 0 3.5rem; align-items: flex-start; }
 .number { text-align: right; }
 td.number:last-child, th.number:last-child { padding-right: .3em; }
