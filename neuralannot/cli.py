@@ -18,6 +18,7 @@ from neuralannot.downloads.sources import source_of
 from neuralannot.file_arguments import add_body_models_argument, add_file_arguments, load_named
 from neuralannot.parameters import SIDES
 from neuralannot.quality import commands as quality_commands
+from neuralannot.report import commands as report_commands
 from neuralannot.synthetic import commands as synthetic_commands
 from neuralannot.train import commands as train_commands
 from neuralannot.train.evaluation import commands as evaluation_commands
@@ -264,6 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluation_commands.add_commands(command)
     synthetic_commands.add_commands(command)
     quality_commands.add_commands(command)
+    report_commands.add_commands(command)
 
     of = group("models", "body model files: check, convert", "neuralannot models check human_model_files")
     check = command(

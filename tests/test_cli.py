@@ -194,7 +194,7 @@ def test_an_image_of_another_size_is_refused(run, data):
     assert not os.path.exists("o.png")
 
 
-@pytest.mark.parametrize("command", ["demo", "releases", "info", "export", "render", "models"])
+@pytest.mark.parametrize("command", ["demo", "releases", "info", "export", "render", "report", "models"])
 def test_help_shows_an_example(command, run):
     status, out, _ = run(command, "--help")
     assert status == 0

@@ -26,7 +26,7 @@ from neuralannot.train.rotations import axis_angle_to_matrix
 if TYPE_CHECKING:
     from neuralannot.pseudo_gt import PseudoGT
 
-__all__ = ["BEND_TOLERANCE", "PENETRATION_TOLERANCE", "Quality", "measure_quality"]
+__all__ = ["BEND_TOLERANCE", "PENETRATION_TOLERANCE", "Quality", "measure_quality", "shared_fits"]
 
 # Beyond its range a joint may be bent by so much before it is called implausible: ranges differ by person.
 BEND_TOLERANCE = float(np.radians(15))
@@ -123,7 +123,7 @@ class _Measured:
     ) -> None:
         self.gt, self.body_models, self.device, self.regressors = gt, body_models, device, regressors
         self.left_out: dict[str, str] = {}
-        self.fit_row, self.owner = _fits(gt)
+        self.fit_row, self.owner = shared_fits(gt)
         self.priors = self._priors(prior)
         self.targets: JointTargets | None = None
         targets = joint_targets(gt)
@@ -267,7 +267,7 @@ def _sole_points(body: BodyModel) -> BodyPoints:
     return body.points(sole_vertices(body).reshape(-1))
 
 
-def _fits(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray]:
+def shared_fits(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray]:
     """A row of each fit, and (N,) which of those each row has: cameras of a frame share one."""
     count = len(gt)
     if "key" not in gt.view or not gt.joined or gt.space != "world":

@@ -17,7 +17,7 @@ from neuralannot.train.evaluation.matching import match_files, match_samples
 from neuralannot.train.evaluation.report import Evaluation
 from neuralannot.train.samples import Samples
 
-__all__ = ["Picture", "pictures"]
+__all__ = ["Picture", "picture_of", "pictures"]
 
 _SIDE = 280  # px of a tile
 _SCALE = 1.4  # of the box that a tile shows
@@ -63,26 +63,54 @@ def pictures(
     for row in rows:
         sample = samples.rows([places[row]]) if samples is not None and row in places else None
         path = "" if paths is None else str(paths[row])
-        try:
-            if not path:
-                raise ValueError(
-                    "no image is known: load the file joined with annotations, or give the data set"
-                )
-            if folder is None:
-                raise ValueError(f"{path}: where images are is not known, give their folder")
-            found.append(_picture(evaluation, row, path, folder, sample, body_models))
-        except (ValueError, OSError) as error:
-            found.append(Picture(path, problem=str(error)))
+        found.append(
+            picture_of(
+                gt.rows([row]),
+                path,
+                folder,
+                truth=evaluation.truth,
+                sample=sample,
+                body_models=body_models,
+            )
+        )
     return found
 
 
+def picture_of(
+    fit: PseudoGT,
+    path: str,
+    folder: Path | None,
+    *,
+    truth: PseudoGT | None = None,
+    sample: Samples | None = None,
+    body_models: str | os.PathLike | None = None,
+    only_valid: bool = False,
+    side: int = _SIDE,
+) -> Picture:
+    """The picture of one annotation `fit`, a row, on the image `path` in `folder`; see `pictures`.
+
+    `truth`: true parameters, the annotation's among them; `sample`: the data set's joints, a row.
+    `only_valid`: parts that are flagged invalid are drawn at rest. `side`: px of a tile.
+    """
+    try:
+        if not path:
+            raise ValueError("no image is known: load the file joined with annotations, or give the data set")
+        if folder is None:
+            raise ValueError(f"{path}: where images are is not known, give their folder")
+        return _picture(fit, path, folder, truth, sample, body_models, only_valid, side)
+    except (ValueError, OSError) as error:
+        return Picture(path, problem=str(error))
+
+
 def _picture(
-    evaluation: Evaluation,
-    row: int,
+    fit: PseudoGT,
     path: str,
     folder: Path,
+    truth: PseudoGT | None,
     sample: Samples | None,
     body_models: str | os.PathLike | None,
+    only_valid: bool,
+    side: int,
 ) -> Picture:
     from neuralannot.images import read_image
     from neuralannot.render import draw_joints, render_overlay
@@ -90,12 +118,10 @@ def _picture(
 
     image = read_image(folder / path)
     height, width = image.shape[:2]
-    fit = evaluation.gt.rows([row])
     bodies = {"annotation": (fit, _FIT)}
-    if evaluation.truth is not None:
-        true = _true_body(fit, evaluation.truth)
-        if true is not None:
-            bodies["truth"] = (true, _TRUTH)
+    true = None if truth is None else _true_body(fit, truth)
+    if true is not None:
+        bodies["truth"] = (true, _TRUTH)
     first = image
     if sample is not None:
         edges = sample.joint_set.skeleton
@@ -107,19 +133,19 @@ def _picture(
         camera = _camera(gt, fit, sample)
         if camera.image_size is not None and (camera.image_size > 0).all():
             camera.check_image(width, height)
-        posed = gt.forward(space=gt.space, body_models=body_models)
+        posed = gt.forward(space=gt.space, body_models=body_models, only_valid=only_valid)
         assert posed.vertices is not None
         vertices = posed.vertices if gt.space == "camera" else camera.world_to_camera(posed.vertices)
         tiles[name] = render_overlay(
             image, [vertices[0]], [posed.faces_of(0)], camera.focal, camera.princpt, colors=color
         )
-        if not np.isfinite(box).all():  # of the last body, the truth if it is known
+        if not _has_area(box):  # of the last body, the truth if it is known
             own = Camera.from_intrinsics(camera.focal, camera.princpt)
             box = boxes_from_joints(own.project(vertices).cpu().numpy())[0][0]
-    if not np.isfinite(box).all():
+    if not _has_area(box):
         raise ValueError(f"{path}: the body is behind the camera, and no box is annotated")
-    affine = crop_affine(expand_boxes(box[None], scale=_SCALE), (_SIDE, _SIDE))[0]
-    pixels = np.concatenate([cut(tile, affine, _SIDE) for tile in tiles.values()], axis=1)
+    affine = crop_affine(expand_boxes(box[None], scale=_SCALE), (side, side))[0]
+    pixels = np.concatenate([cut(tile, affine, side) for tile in tiles.values()], axis=1)
     return Picture(path, tuple(tiles), pixels)
 
 
@@ -140,6 +166,10 @@ def _camera(gt: PseudoGT, fit: PseudoGT, sample: Samples | None) -> Camera:
     if own is None:
         raise ValueError(f"no camera to draw through: {gt.camera_problem}")
     return own
+
+
+def _has_area(box: np.ndarray) -> bool:
+    return bool(np.isfinite(box).all() and (box[2:] > 0).all())
 
 
 def _box(fit: PseudoGT, sample: Samples | None) -> np.ndarray:

@@ -27,7 +27,7 @@ from neuralannot.train.evaluation.scans import scan_errors
 from neuralannot.train.evaluation.tables import Table, tables_csv, tables_markdown
 from neuralannot.train.samples import Samples
 
-__all__ = ["Evaluation", "Worst", "evaluate"]
+__all__ = ["Evaluation", "Worst", "evaluate", "ordered"]
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,10 @@ class Evaluation:
             raise ValueError(f"count must be from 0, got {count}")
         measured = self.measured[0]
         column = next((c for c in measured.columns if not np.isnan(c.values).all()), measured.columns[0])
-        order = np.argsort(-np.nan_to_num(column.values, nan=-np.inf, posinf=np.inf), kind="stable")
-        order = order[~np.isnan(column.values[order])]
+        fits = None
         if self.gt.space == "world" and "key" in self.gt.view:
-            key = with_side(self.gt.view.column("key"), self.gt.side)[measured.rows[order]]
-            order = order[np.sort(np.unique(key, axis=0, return_index=True)[1])]
-        order = order[:count]
+            fits = with_side(self.gt.view.column("key"), self.gt.side)[measured.rows]
+        order = ordered(column.values, fits, largest_first=True)[:count]
         rows = measured.rows[order]
         names = row_names(self.gt.rows(rows))
         values = column.values[order].tolist()
@@ -111,6 +109,19 @@ class Evaluation:
             note = notes.get(table.title)
             lines += ["", table.text() if note is None else f"{table.title}: {note}\n{_untitled(table)}"]
         return "\n".join(lines)
+
+
+def ordered(values: np.ndarray, fits: np.ndarray | None = None, *, largest_first: bool) -> np.ndarray:
+    """(M,) row numbers of `values` (N,) in their order, equal ones as they stand; NaN is left out.
+
+    `fits`: (N,) or (N, K), which rows show the same fit: the first of them in the order stands for all.
+    """
+    values = np.asarray(values, np.float64)
+    known = np.flatnonzero(~np.isnan(values))
+    order = known[np.argsort(-values[known] if largest_first else values[known], kind="stable")]
+    if fits is None:
+        return order
+    return order[np.sort(np.unique(fits[order], axis=0, return_index=True)[1])]
 
 
 def _untitled(table: Table) -> str:

@@ -6,12 +6,15 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+
+from neuralannot.web_page import plain
 
 __all__ = ["Cell", "Table", "tables_csv", "tables_markdown"]
 
 #: A name, a count, or a measured value; None where there is none.
 Cell = str | int | float | None
+
+_LONG = 48  # characters of a text that a page may break
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,17 @@ class Table:
     def html(self) -> str:
         """A `<table>`; all text is escaped."""
         numbers = self._is_number()
-        places = ["" if not number else ' class="number"' for number in numbers]
-        head = "".join(f"<th{p}>{escape(h)}</th>" for p, h in zip(places, self.head, strict=True))
+        longest = [max((len(str(row[k])) for row in self.rows), default=0) for k in range(len(self.head))]
+        places = [
+            ' class="number"' if number else ' class="text"' if length > _LONG else ""
+            for number, length in zip(numbers, longest, strict=True)
+        ]
+        head = "".join(f"<th{p}>{plain(h)}</th>" for p, h in zip(places, self.head, strict=True))
         body = "".join(
-            "<tr>" + "".join(f"<td{p}>{escape(c)}</td>" for p, c in zip(places, row, strict=True)) + "</tr>\n"
+            "<tr>" + "".join(f"<td{p}>{plain(c)}</td>" for p, c in zip(places, row, strict=True)) + "</tr>\n"
             for row in self._shown()
         )
-        caption = f"<caption>{escape(self.title)}</caption>" if self.title else ""
+        caption = f"<caption>{plain(self.title)}</caption>" if self.title else ""
         return f"<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table>"
 
     def _shown(self) -> list[tuple[str, ...]]:

@@ -1,0 +1,30 @@
+"""One page about an annotation file, to look at and to hand on: what is in it, how good, what it looks like.
+
+    from neuralannot.report import write_report
+
+    write_report(gt, "report.html", images="coco")
+
+Stands above `neuralannot.quality` and `neuralannot.train`, whose measures and pictures it shows. Names load
+when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuralannot.report.coverage import Coverage, coverage
+    from neuralannot.report.page import write_report
+
+_ROOMS = {"Coverage": "coverage", "coverage": "coverage", "write_report": "page"}
+
+__all__ = ["Coverage", "coverage", "write_report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        value = getattr(import_module(f"neuralannot.report.{_ROOMS[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'neuralannot.report' has no attribute {name!r}")
