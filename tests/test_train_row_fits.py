@@ -14,6 +14,7 @@ from neuralannot.body_models import load_body_model
 from neuralannot.joint_sets import JOINT_SETS
 from neuralannot.synthetic.motions import load_poses
 from neuralannot.train import preparation
+from neuralannot.train.fitting.adaptation import adapted
 from neuralannot.train.fitting.charts import Chart, State
 from neuralannot.train.fitting.gaussians import open_gaussian
 from neuralannot.train.joint_points import joint_points
@@ -155,6 +156,7 @@ def test_evidence_filled_is_two_measurements_of_each_joint(people, off, noise):
     # Loosely, a joint that is guessed is as good as one that is seen.
     loose = fits.filled(evidence, fill, 1.0)
     assert (loose.confidence[:2][~evidence.valid[:2]] == 1).all()
+    torch.testing.assert_close(loose.joints, filled.joints)
     assert fits.filled(evidence, None, noise) is evidence
 
 
@@ -196,37 +198,60 @@ def test_a_network_s_estimates_are_seen_as_its_own_camera_shows_them(people):
 # --- starts
 
 
-@pytest.mark.parametrize("picture", [False, True])
-def test_each_row_has_the_likeliest_of_its_fits(people, picture):
-    """Of a network's estimate, right for every other body, and of rest in all headings."""
-    chart, true = people[0], people[4]
-    fits = row_fits(people, picture=picture, missing=0.2)
-    rows = np.array([8, 3, 5, 0, 11])
-    begun = true.rows(torch.from_numpy(rows))
-    wrong = replace(begun, pose=torch.full_like(begun.pose, 1.0), root=begun.root.transpose(1, 2))
-    begun = begun.where(torch.tensor([True, False, True, False, True]), wrong)
-    if picture:
-        begun = seen_through(begun, chart, people[1], fits.cameras.rows(rows), virtual_cameras(5))
-    start = columns(chart, begun)
-    evidence = fits.evidence(rows)
-    ended = [fits._from(fits.of_network(rows, start), rows, evidence, None, from_rest=False)]
-    rests = fits.likeliest(evidence)
-    assert len(rests) == (4 if picture else 1)
-    ended += [fits._from(state, rows, evidence, None, from_rest=True) for state in rests]
-    energies = torch.stack([energy for _, energy in ended])
-    which = energies.argmin(0)
-    assert len(set(which.tolist())) > 1
+@pytest.mark.parametrize(("picture", "starts"), [(False, 1), (True, 4)])
+@pytest.mark.parametrize("has_network", [False, True])
+def test_each_row_has_the_likeliest_of_its_fits(people, monkeypatch, picture, starts, has_network):
+    """Of a network's estimate and of rest in all headings, whatever their energies are."""
+    fits = row_fits(people, picture=picture)
+    rows = np.array([8, 3, 5, 0, 11, 2])
+    energies = torch.tensor(np.random.default_rng(3).permuted(np.tile(np.arange(5.0), (6, 1)), axis=1))
+    begun = []
+
+    def ended(self, state, at, evidence, fill, *, from_rest):
+        number = len(begun)
+        begun.append((state, from_rest))
+        return replace(state, pose=torch.full_like(state.pose, number)), energies[:, number]
+
+    monkeypatch.setattr(RowFits, "_from", ended)
+    start = columns(people[0], people[4].rows(torch.from_numpy(rows))) if has_network else None
     found = fits.fitted(rows, start)
-    for row, number in enumerate(which.tolist()):
-        torch.testing.assert_close(found.pose[row], ended[number][0].pose[row])
-        torch.testing.assert_close(found.transl[row], ended[number][0].transl[row])
-    alone = fits.fitted(rows, None)
-    for row, number in enumerate(energies[1:].argmin(0).tolist()):
-        torch.testing.assert_close(alone.pose[row], ended[1 + number][0].pose[row])
+    assert [from_rest for _, from_rest in begun] == [False] * has_network + [True] * starts
+    best = energies[:, : len(begun)].argmin(1)
+    np.testing.assert_array_equal(found.pose[:, 0, 0], best)
+    for row, number in enumerate(best.tolist()):
+        torch.testing.assert_close(found.root[row], begun[number][0].root[row])
+        torch.testing.assert_close(found.transl[row], begun[number][0].transl[row])
     # A fit that stays about the network's rotations begins there alone.
-    near = replace(fits, near=1e-4).fitted(rows, start)
-    away = (near.pose - begun.pose).square().mean((1, 2)).sqrt()
-    assert (away < 0.05).all()
+    begun.clear()
+    near = replace(fits, near=0.2).fitted(rows, start)
+    assert len(begun) == (1 if has_network else starts)
+    if has_network:
+        assert (near.pose == 0).all()
+
+
+def test_bodies_in_pictures_begin_upright_in_every_heading(people):
+    """One of them faces as the body does, whichever way that is, and all look as long as it does."""
+    fits, rows = row_fits(people, picture=True), np.arange(COUNT)
+    true = people[4]
+    begun = fits.likeliest(fits.evidence(rows))
+    turns = torch.stack([state.root.transpose(1, 2) @ true.root for state in begun])
+    angle = Rotation.from_matrix(turns.flatten(0, 1).numpy()).magnitude().reshape(4, COUNT)
+    assert (angle.min(0) < np.pi / 4 + 0.3).all()
+    assert len(set(angle.argmin(0))) == 4
+    for state in begun:
+        np.testing.assert_array_less(
+            (state.transl[:, 2] / true.transl[:, 2]).log().abs().numpy(), np.log(1.5)
+        )
+
+
+def test_a_fit_that_stays_near_the_network_s_does(people):
+    fits, rows = replace(row_fits(people), near=1e-4), np.arange(4)
+    wrong = people[4].rows(slice(0, 4))
+    wrong = replace(wrong, pose=torch.full_like(wrong.pose, 1.0))
+    found = fits.fitted(rows, columns(people[0], wrong))
+    assert (found.pose - wrong.pose).abs().max() < 0.05
+    loose = replace(fits, near=3.0).fitted(rows, columns(people[0], wrong))
+    assert (loose.pose - wrong.pose).abs().max() > 0.3
 
 
 def test_a_fit_that_is_no_number_is_never_the_better_one(people):
@@ -290,3 +315,64 @@ def test_each_person_s_shape_is_that_of_their_frames(people, monkeypatch):
     # Nobody to share with.
     for given, person in ((options, None), (replace(options, share_shape=False), WHO)):
         assert (prepare(fits, given, rows, None, person).shared.of == -1).all()
+
+
+def test_how_far_a_network_is_off_is_all_that_counts_of_it_with_joints_in_space(people):
+    chart, true = people[0], people[4]
+    fits = row_fits(people)
+    rows = np.array([11, 4, 0, 9, 3, 7])
+    some = true.rows(torch.from_numpy(rows))
+    shift = torch.linspace(0.01, 0.06, 6)
+    start = columns(chart, replace(some, transl=some.transl + shift[:, None] * torch.tensor([0.6, 0.0, 0.8])))
+    start["error"][5], start["transl"][5] = np.nan, np.nan
+    options = RefineOptions(adapt=False)
+    with_it, without = (prepare(fits, options, rows, said, WHO).shared for said in (start, None))
+    assert with_it.off == pytest.approx(float(shift[:5].square().mean().div(3).sqrt()), rel=1e-3)
+    assert without.off == 0
+    assert with_it.noise == without.noise
+    torch.testing.assert_close(with_it.shapes, without.shapes)
+    lost = {name: np.full_like(value, np.nan) for name, value in start.items()}
+    assert prepare(fits, options, rows, lost, None).shared.off == 0
+
+
+def noisy(fits: RowFits, noise: float) -> RowFits:
+    """With noise on all joints."""
+    name = "joints_cam" if fits.is_mocap else "joints_2d"
+    joints = getattr(fits.targets, name)
+    joints = joints + noise * torch.randn(joints.shape, generator=torch.Generator().manual_seed(0))
+    return replace(fits, targets=replace(fits.targets, **{name: joints}))
+
+
+@pytest.mark.parametrize("picture", [False, True])
+def test_the_noise_is_what_fits_leave_over(people, monkeypatch, picture):
+    noise = 3.0 if picture else 0.015
+    fits = noisy(row_fits(people, picture=picture), noise)
+    monkeypatch.setattr(RowFits, "fitted", lambda _, rows, start: people[4].rows(torch.from_numpy(rows)))
+    found = prepare(fits, RefineOptions(share_shape=False), np.arange(COUNT), None, None).shared
+    assert found.noise == pytest.approx(noise, rel=0.25)
+    assert found.prior is fits.shared.prior  # a dozen tell nothing of how people move
+
+
+def test_poses_are_learnt_each_round_from_the_prior_given_and_what_is_said_is_not_measured(
+    people, monkeypatch
+):
+    fits, rows = noisy(row_fits(people), 0.015), np.arange(5, COUNT)
+    monkeypatch.setattr(RowFits, "fitted", lambda _, rows, start: people[4].rows(torch.from_numpy(rows)))
+    monkeypatch.setattr(preparation, "_FEW", len(rows))
+    taken, made = [], []
+
+    def recorded(prior, poses, covariances):
+        taken.append(prior)
+        assert len(poses) == len(rows)
+        made.append(adapted(prior, poses, covariances))
+        return made[-1]
+
+    monkeypatch.setattr(preparation, "adapted", recorded)
+    options = RefineOptions(noise=0.02, share_shape=False)
+    found = prepare(fits, options, rows, None, WHO).shared
+    assert len(taken) == 3
+    assert all(prior is fits.shared.prior for prior in taken)
+    assert found.prior is made[-1]
+    assert found.noise == fits.shared.noise  # which the options say when the fits are made
+    assert prepare(fits, replace(options, adapt=False), rows, None, WHO).shared.prior is fits.shared.prior
+    assert len(taken) == 3

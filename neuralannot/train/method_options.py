@@ -73,9 +73,9 @@ class RefineOptions:
 class SmplifyOptions:
     """`setting`: of `SETTINGS`, see docs/smplify.md; `joints`: of `JOINTS`, what they are like, for the tuned
     one; `prior`: of the latents that pictures are fitted by, as of `load_prior` (default: the open one for
-    bodies, MANO's components for hands, as published 12 of them); `camera`, `focal`: as of `RefineOptions`, by
-    default the one that the paper has. Raises ValueError for settings, joints and cameras that there are not,
-    and a focal length that is not positive."""
+    bodies, MANO's components for hands, as published 12 of them); `camera`, `focal`: as of `RefineOptions`,
+    by default the one that the paper has. Raises ValueError for settings, joints and cameras that there are
+    not, and a focal length that is not positive."""
 
     setting: str = "published"
     joints: str = "clean"
