@@ -376,3 +376,17 @@ def test_poses_are_learnt_each_round_from_the_prior_given_and_what_is_said_is_no
     assert found.noise == fits.shared.noise  # which the options say when the fits are made
     assert prepare(fits, replace(options, adapt=False), rows, None, WHO).shared.prior is fits.shared.prior
     assert len(taken) == 3
+
+
+def test_missing_joints_go_where_the_network_has_them(people):
+    chart, true = people[0], people[4]
+    fits, rows = row_fits(people, missing=0.4), np.arange(4)
+    start = columns(chart, true.rows(slice(0, 4)))
+    hidden = ~fits.evidence(rows).valid
+    clean = fits.posed(true.rows(slice(0, 4)))
+    off = {}
+    for name, given in (("with", fits.under(off=0.002)), ("without", fits)):
+        found = given.posed(given.fitted(rows, {**start, "body_pose": start["body_pose"] + 0.01}))
+        off[name] = (found - clean).norm(dim=2)[hidden].mean()
+    assert off["with"] < 0.02
+    assert off["with"] < 0.7 * off["without"]
