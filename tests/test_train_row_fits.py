@@ -173,7 +173,9 @@ def test_evidence_is_never_more_exact_than_the_joints(people):
     for picture, loose, wide, scale in ((False, 0.03, 0.3, 0.1), (True, 6.0, 60.0, 20.0)):
         for noise in (loose / 60, 10 * loose):
             fits = row_fits(people, picture=picture, noise=noise)
+            fits = replace(fits, known=fits.known & (torch.arange(17) != 3))
             first = fits.evidence(np.arange(3))
+            assert (first.valid == fits.known).all()  # what the body has not is not there
             exact = fits.exact(first)
             assert first.weight == pytest.approx(1 / (2 * max(loose, noise) ** 2))
             assert first.scale == pytest.approx(max(wide, 5 * noise))
@@ -390,3 +392,19 @@ def test_missing_joints_go_where_the_network_has_them(people):
         off[name] = (found - clean).norm(dim=2)[hidden].mean()
     assert off["with"] < 0.02
     assert off["with"] < 0.7 * off["without"]
+
+
+def test_in_pictures_only_estimates_that_are_numbers_tell_of_others(people, monkeypatch):
+    fits, rows = row_fits(people, picture=True), np.array([9, 2, 4, 7])
+    start = columns(people[0], people[4].rows(torch.from_numpy(rows)))
+    start["error"][1] = np.nan
+    told = []
+
+    def recorded(given, options, among, places, begun, person):
+        told.append(places.tolist())
+        return given
+
+    monkeypatch.setattr(preparation, "_told", recorded)
+    prepare(fits, RefineOptions(), rows, start, None)
+    prepare(fits, RefineOptions(), rows, None, None)
+    assert told == [[0, 2, 3], [0, 1, 2, 3]]
