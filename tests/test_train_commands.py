@@ -250,6 +250,37 @@ def test_what_annotate_refuses(run, tmp_path):
     refused(run("annotate", "none.pt"), "the following arguments are required: --out")
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--focal", 0), "focal must be positive, got 0"),
+        (("--method", "smplify", "--camera", "image", "--focal", -1), "focal must be positive, got -1"),
+        (("--method", "smplify", "--focal", 500), "the camera 'crop' has its own"),
+        (("--method", "spin", "--camera", "image"), "whose camera is the crop's"),
+        (
+            ("--method", "network", "--camera", "image"),
+            "the method network sees pictures through the release",
+        ),
+        (("--method", "eft", "--focal", 500), "leave --focal out"),
+    ],
+)
+def test_cameras_that_annotate_refuses(run, given, message):
+    refused(run("annotate", "none.pt", "--out", "fits", *given), message)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("fitted", "--focal", 500), "focal is for pictures; Human3.6M has GT 3D joints"),
+        (("fitted", "--camera", "crop"), "fitted in space: leave camera='crop' out"),
+        (("smplify", "--camera", "image"), "camera is for pictures"),
+    ],
+)
+def test_joints_in_space_have_no_camera(run, given, message):
+    data = ("--data", studio("human36m"))
+    refused(run("annotate", "human36m-smpl", "--out", "fits", *data, "--method", *given), message)
+
+
 @pytest.mark.parametrize("name", ["human36m-smpl", "mscoco-mano"])
 def test_every_field_is_an_option(name, run):
     """What is given replaces the preset's value, whatever its kind; what is not stays."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,11 +15,12 @@ from neuralannot.body_models import load_body_model
 from neuralannot.joint_sets import JOINT_SETS
 from neuralannot.parameters import human_model
 from neuralannot.synthetic.motions import load_poses
-from neuralannot.train.fitting.charts import Chart, State, left_jacobian
+from neuralannot.train.fitting import levenberg
+from neuralannot.train.fitting.charts import Chart, State, left_jacobian, with_codes
 from neuralannot.train.fitting.evidence import Evidence
 from neuralannot.train.fitting.gaussians import learn_gaussians, nearness, open_gaussian
 from neuralannot.train.fitting.joint_fits import fit_joints
-from neuralannot.train.fitting.levenberg import Beliefs, levenberg_marquardt
+from neuralannot.train.fitting.levenberg import Beliefs, _Solver, levenberg_marquardt
 from neuralannot.train.joint_points import joint_points
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
@@ -228,6 +231,52 @@ def test_bodies_without_joints_and_no_bodies(smpl):
     torch.testing.assert_close(found.state.pose, mean, rtol=0, atol=1e-3)
     empty = fit_joints(chart, moments, torch.zeros(0, 17, 3), none[:0], torso=torso, prior=prior)
     assert len(empty.state) == len(empty.error) == 0
+
+
+@pytest.mark.parametrize(
+    ("weight", "shared"), [("a number", False), ("one a body", False), ("one a body", True), ("none", True)]
+)
+def test_bodies_left_alone_end_where_they_would_have_anyway(smpl, monkeypatch, weight, shared):
+    """Some begin where they end, the others far off: with and without computing the first ones further."""
+    _, chart, moments, _ = smpl
+    true, _ = people(chart, 9)
+    who = torch.tensor([1, 0, 2, 2, 0, 3, 1, 3, 0]) if shared else torch.arange(9)  # not one after another
+    true = with_codes(true, true.codes[who])
+    joints = joints_of(chart, moments, true)
+    joints = joints + 0.01 * torch.randn(joints.shape, generator=torch.Generator().manual_seed(0))
+    evidence = Evidence(joints, torch.ones(9, 17, dtype=torch.bool), weight=5e3, scale=0.1)
+    near = {"none": 0.0, "a number": 25.0, "one a body": torch.linspace(5, 45, 9)}[weight]
+    about = None if weight == "none" else true.pose
+    beliefs = Beliefs(pose_weight=4.0, near=about, near_weight=near)
+
+    def lowered(start, steps):
+        persons = who if shared else None
+        return levenberg_marquardt(chart, moments, evidence, beliefs, start, steps=steps, persons=persons)
+
+    there = lowered(true, 40).state
+    far = true.pose + 0.3 * torch.randn(true.pose.shape, generator=torch.Generator().manual_seed(1))
+    begin = there.where((who == 0) | (who == 2), replace(there, pose=far, transl=there.transl + 0.2))
+    sizes, of_groups = [], _Solver.of_groups
+
+    def counted(self, keep, rows):
+        sizes.append(len(rows))
+        return of_groups(self, keep, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Solver, "of_groups", counted)
+        found = lowered(begin, 40)
+    assert sizes[0] < 9
+    assert sizes == sorted(sizes, reverse=True)
+    monkeypatch.setattr(levenberg, "_CALM", 1000)
+    all_the_way = lowered(begin, 40)
+    torch.testing.assert_close(found.energy, all_the_way.energy, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.state.pose, all_the_way.state.pose, rtol=0, atol=2e-2)
+    # Energies are those of the states that come back, row by row.
+    stayed = lowered(found.state, 0)
+    torch.testing.assert_close(stayed.energy, found.energy, rtol=1e-4, atol=1e-4)
+    for person in range(4 if shared else 9):
+        codes = found.state.codes[who == person]
+        torch.testing.assert_close(codes, codes[:1].expand_as(codes))
 
 
 def test_what_is_refused(smpl):

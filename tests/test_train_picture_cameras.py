@@ -71,12 +71,12 @@ def test_the_virtual_camera_is_the_release_s():
 
 
 def test_images_of_unknown_size_and_crops_that_are_none_have_the_virtual_camera():
-    one = crops(4)
+    one = crops(5)
     size, valid = one.image_size.copy(), one.valid.copy()
-    size[1], valid[2] = 0, False
+    size[1], size[4, 0], valid[2] = 0, 0, False
     found = image_cameras(Crops(one.size, one.box_xywh, size, one.flip, valid))
-    np.testing.assert_array_equal(found.focal[[1, 2]], 5000)
-    np.testing.assert_array_equal(found.princpt[[1, 2]], 128)
+    np.testing.assert_array_equal(found.focal[[1, 2, 4]], 5000)
+    np.testing.assert_array_equal(found.princpt[[1, 2, 4]], 128)
     assert (found.focal[[0, 3]] < 4000).all()
     with pytest.raises(ValueError, match="focal must be positive, got 0"):
         image_cameras(one, focal=0.0)

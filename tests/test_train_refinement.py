@@ -16,13 +16,15 @@ from training_runs import _KEPT, a_run, studio
 
 from neuralannot import load_pseudo_gt
 from neuralannot.quality import measure_quality
+from neuralannot.train.annotate import _stamp as stamp_of
 from neuralannot.train.annotate import annotate
 from neuralannot.train.config import PRESETS, config_with
 from neuralannot.train.distributed import World
 from neuralannot.train.evaluation import annotation_errors
 from neuralannot.train.fit import fit
 from neuralannot.train.fitting.gaussians import learn_gaussians, open_gaussian
-from neuralannot.train.method_options import CAMERAS, MethodOptions, RefineOptions
+from neuralannot.train.method_options import CAMERAS, MethodOptions, RefineOptions, SmplifyOptions
+from neuralannot.train.optimisation import Optimisation
 from neuralannot.train.refinement import Refinement, prepare_refinement
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data
 from neuralannot.train.sequences import neighbours
@@ -508,6 +510,21 @@ def test_the_image_s_camera_shows_how_bodies_are_turned():
         turns = Rotation.from_rotvec(found["global_orient"]).inv() * Rotation.from_rotvec(true)
         off[camera] = np.median(turns.magnitude())
     assert off["image"] < 0.9 * off["crop"]
+
+
+def test_what_changes_an_answer_changes_its_stamp():
+    """Parts of an earlier run are not taken for those of other images' sizes or another prior."""
+    data, machinery, _ = pictured()
+    config = PRESETS["mscoco-smplx-body"]
+    crops = data.crops[0]
+    larger = replace(data, crops=(replace(crops, image_size=crops.image_size + 1),))
+    assert stamp_of({}, config, data, machinery) != stamp_of({}, config, larger, machinery)
+    one, other = (Optimisation(machinery, data, SmplifyOptions("tuned", camera="image")) for _ in range(2))
+    assert one.stamp == other.stamp
+    assert one.prior is not None
+    next(one.prior.buffers()).add_(0.1)
+    assert one.stamp != other.stamp
+    assert other.stamp != Optimisation(machinery, data, SmplifyOptions("tuned")).stamp
 
 
 def test_a_focal_length_that_is_said_is_the_file_s():

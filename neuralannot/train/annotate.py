@@ -248,7 +248,7 @@ def _stamp(
         digest.update(name.encode())
         digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     samples, crops = data.samples[0], data.crops[0]
-    for array in (samples.ids, samples.keys, crops.box_xywh, crops.flip, data.usable):
+    for array in (samples.ids, samples.keys, crops.box_xywh, crops.image_size, crops.flip, data.usable):
         digest.update(np.ascontiguousarray(array).tobytes())
     for tensor in (data.targets.joints_cam, data.targets.joints_2d):
         digest.update(tensor.numpy().tobytes())

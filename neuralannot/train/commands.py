@@ -76,7 +76,7 @@ def add_commands(command: Command, new_group: Callable[..., Any]) -> None:
         "annotate a data set with a trained annotator",
         "neuralannot annotate runs/human36m/checkpoint.pt --out annotations",
     )
-    annotate.add_argument("checkpoint", help="of a run; fitted: or a preset's name")
+    annotate.add_argument("checkpoint", help="of a run; for fitted and smplify a preset's name will do")
     annotate.add_argument("--out", required=True, help="folder for the annotation files")
     annotate.add_argument(
         "--views", choices=("best", "fuse"), default="best", help="frames seen by several cameras"
@@ -104,7 +104,7 @@ def _method_arguments(annotate: argparse.ArgumentParser) -> None:
         "--noise", type=float, help="of the joints: m in 3D, px of 256 px crops (default: measured)"
     )
     of.add_argument(
-        "--near", type=float, help="radians by which the network's rotations are off (default: any)"
+        "--near", type=float, help="refined: radians by which the network's rotations are off (default: any)"
     )
     of.add_argument(
         "--smooth", type=float, help="radians that rotations stray from consecutive frames' (0.1, say)"
@@ -117,7 +117,7 @@ def _method_arguments(annotate: argparse.ArgumentParser) -> None:
     of.add_argument("--focal", type=float, help="of the image's camera, px (default: the image's diagonal)")
     of = annotate.add_argument_group("smplify and spin")
     of.add_argument("--setting", choices=SETTINGS, default="published", help="(default: published)")
-    of.add_argument("--joints-are", choices=JOINTS, default="clean", help="tuned, in 3D")
+    of.add_argument("--joints-are", choices=JOINTS, default="clean", help="of tuned (default: clean)")
     of.add_argument("--latents", default="", metavar="PRIOR", help="in pictures: as --prior of train fit")
     of = annotate.add_argument_group("eft")
     of.add_argument("--eft-steps", type=int, default=20, help="steps on a sample (default: %(default)s)")
@@ -198,7 +198,13 @@ def _annotate(options: argparse.Namespace) -> None:
     from neuralannot.train.distributed import leave_world
 
     shared = not options.own_shapes
-    taken = {name: getattr(options, name) for name in ("camera", "focal") if getattr(options, name)}
+    given = {name: getattr(options, name) for name in ("camera", "focal")}
+    taken = {name: value for name, value in given.items() if value is not None}
+    if taken and options.method in ("network", "eft"):  # `image` is what least squares have by default
+        raise ValueError(
+            f"the method {options.method} sees pictures through the release's camera of the crop; "
+            f"leave --{next(iter(taken))} out"
+        )
     optimises = options.method in ("smplify", "spin")
     chosen = MethodOptions(
         refine=RefineOptions(

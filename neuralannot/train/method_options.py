@@ -31,7 +31,7 @@ METHODS = {
 WITHOUT_NETWORK = ("fitted", "smplify")
 #: Those that end in least squares.
 REFINED = ("refined", "fitted")
-#: SMPLify-X's settings, and what GT 3D joints are like.
+#: SMPLify-X's settings, and what the joints are like.
 SETTINGS = ("published", "tuned")
 JOINTS = ("clean", "noisy", "missing")
 #: What pictures are seen through, where no camera is known.
@@ -62,7 +62,7 @@ class RefineOptions:
     focal: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("noise", "near", "smooth", "focal"):
+        for name in ("noise", "near", "smooth"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -71,10 +71,11 @@ class RefineOptions:
 
 @dataclass(frozen=True)
 class SmplifyOptions:
-    """`setting`: of `SETTINGS`, see docs/smplify.md; `joints`: what GT 3D joints are like, for the tuned one:
-    `clean`, `noisy` or `missing`; `prior`: of the latents that pictures are fitted by, as of `load_prior`
-    (default: the open one for bodies, MANO's components for hands, as published 12 of them); `camera`,
-    `focal`: as of `RefineOptions`, by default the one that the paper has."""
+    """`setting`: of `SETTINGS`, see docs/smplify.md; `joints`: of `JOINTS`, what they are like, for the tuned
+    one; `prior`: of the latents that pictures are fitted by, as of `load_prior` (default: the open one for
+    bodies, MANO's components for hands, as published 12 of them); `camera`, `focal`: as of `RefineOptions`,
+    by default the one that the paper has. Raises ValueError for settings, joints and cameras that there are
+    not, and a focal length that is not positive."""
 
     setting: str = "published"
     joints: str = "clean"
@@ -138,5 +139,7 @@ def check_options(method: str, options: MethodOptions) -> None:
 def _check_camera(camera: str, focal: float | None) -> None:
     if camera not in CAMERAS:
         raise ValueError(f"camera must be one of {', '.join(CAMERAS)}, got {camera!r}")
+    if focal is not None and not focal > 0:
+        raise ValueError(f"focal must be positive, got {focal}")
     if focal is not None and camera != "image":
         raise ValueError(f"focal is of the image's camera; the camera {camera!r} has its own")

@@ -30,7 +30,11 @@ def answers(
     parts: Parts,
     out: Path,
 ) -> Columns:
-    """Columns of all rows by `method`, as `estimates` gives them; what is done is kept in `out`."""
+    """Columns of all rows by `method`, as `estimates` gives them; what is done is kept in `out`.
+
+    Raises ValueError for a camera of pictures where the data set has GT 3D joints.
+    """
+    _check_pictured(options, data)
     if method == "eft":
         return parts.made(
             out / "parts-eft",
@@ -55,6 +59,18 @@ def answers(
     return columns
 
 
+def _check_pictured(options: MethodOptions, data: TrainingData) -> None:
+    """That options of pictures are of some: with GT 3D joints nothing is seen through a camera."""
+    samples, usual = data.samples[0], MethodOptions()
+    for one, other in ((options.refine, usual.refine), (options.smplify, usual.smplify)):
+        for name in ("camera", "focal"):
+            if samples.is_mocap and getattr(one, name) != getattr(other, name):
+                raise ValueError(
+                    f"{name} is for pictures; {samples.data_set} has GT 3D joints, which are fitted in "
+                    f"space: leave {name}={getattr(one, name)!r} out"
+                )
+
+
 def _optimised(
     optimisation: Optimisation, parts: Parts, folder: Path, start: Columns | None = None
 ) -> Columns:
@@ -62,7 +78,7 @@ def _optimised(
         for chunk in chunks:
             yield optimisation(chunk, _at(start, parts, chunk))
 
-    return parts.made(folder, compute, stamp=repr((optimisation.options, optimisation.setting)))
+    return parts.made(folder, compute, stamp=optimisation.stamp)
 
 
 def _refined(refinement: Refinement, parts: Parts, folder: Path, start: Columns | None) -> Columns:

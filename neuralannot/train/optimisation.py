@@ -49,6 +49,12 @@ class Optimisation:
         joints = [joint for one in data.samples for joint in one.joint_set.joints]
         self.parts = parts_of(body.model, joints, machinery.points.known.cpu())
 
+    @property
+    def stamp(self) -> str:
+        """What tells this optimisation's results from another's."""
+        prior = None if self.prior is None else self.prior.fingerprint
+        return repr((self.options, self.setting, prior))
+
     def __call__(
         self, rows: np.ndarray, start: Mapping[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:

@@ -45,9 +45,9 @@ class Beliefs:
         if self.near is None:
             return self
         weight = self.near_weight
-        return replace(
-            self, near=self.near[index], near_weight=weight[index] if isinstance(weight, Tensor) else weight
-        )
+        if isinstance(weight, Tensor) and weight.ndim:
+            weight = weight[index]
+        return replace(self, near=self.near[index], near_weight=weight)
 
     def energy(self, pose: Tensor) -> Tensor:
         """(B, F, 3) -> (B,), the codes' part left out."""

@@ -14,7 +14,7 @@ from neuralannot.train.rotations import aligning_rotation, axis_angle_to_matrix
 
 #: The axis that a body is long along at rest: about it the near and the far side change places.
 LONG = {"smpl": (0.0, 1.0, 0.0), "smplx": (0.0, 1.0, 0.0), "mano": (1.0, 0.0, 0.0), "flame": (0.0, 1.0, 0.0)}
-# Metres: what a picture without an extent, of a single joint say, is taken to span.
+# Pixels: what a picture without an extent, of a single joint say, is taken to span.
 _LEAST_PX = 1.0
 
 
