@@ -310,7 +310,7 @@ def test_each_person_s_shape_is_that_of_their_frames(people, monkeypatch):
         off = {other: float((shapes[who] - truth[other]).norm()) for other in seen}
         assert min(off, key=lambda other: off[other]) == who
     # However many persons are fitted at once.
-    monkeypatch.setattr(preparation, "_BATCH", 4)
+    monkeypatch.setattr(preparation, "_BATCH", 1)
     again = prepare(fits, options, rows, None, WHO).shared
     np.testing.assert_array_equal(again.of, found.of)
     torch.testing.assert_close(again.shapes, found.shapes, rtol=0, atol=0.05)
