@@ -299,7 +299,7 @@ def test_each_person_s_shape_is_that_of_their_frames(people, monkeypatch):
     true = people[4]
     fits = row_fits(people)
     options = RefineOptions(noise=0.001, adapt=False)
-    rows = np.array([11, 4, 0, 9, 3, 7, 2, 5, 8])  # of 9 two, of 5 three, of 2 two frames
+    rows = np.array([11, 4, 0, 9, 3, 1, 7, 2, 5, 8])  # of 9 two, of 5 three, of 2 two frames
     found = prepare(fits, options, rows, None, WHO).shared
     number = {who: at for at, who in enumerate(np.unique(WHO))}
     seen = {5, 9, 2}
@@ -310,7 +310,7 @@ def test_each_person_s_shape_is_that_of_their_frames(people, monkeypatch):
         off = {other: float((shapes[who] - truth[other]).norm()) for other in seen}
         assert min(off, key=lambda other: off[other]) == who
     # However many persons are fitted at once.
-    monkeypatch.setattr(preparation, "_BATCH", 4)
+    monkeypatch.setattr(preparation, "_BATCH", 1)
     again = prepare(fits, options, rows, None, WHO).shared
     np.testing.assert_array_equal(again.of, found.of)
     torch.testing.assert_close(again.shapes, found.shapes, rtol=0, atol=0.05)
@@ -408,3 +408,22 @@ def test_in_pictures_only_estimates_that_are_numbers_tell_of_others(people, monk
     prepare(fits, RefineOptions(), rows, start, None)
     prepare(fits, RefineOptions(), rows, None, None)
     assert told == [[0, 2, 3], [0, 1, 2, 3]]
+
+
+def test_samples_are_fitted_from_their_own_estimates(people, monkeypatch):
+    fits, rows = row_fits(people, picture=True), np.array([9, 2, 4, 7, 0])
+    start = columns(people[0], people[4].rows(torch.from_numpy(rows)))
+    start["error"][1] = np.nan
+
+    class FittedError(Exception):
+        pass
+
+    def recorded(_, among, begun):
+        assert among.tolist() == [9, 7, 0]  # at most three, evenly, of those that are numbers
+        np.testing.assert_array_equal(begun["transl"], start["transl"][[0, 3, 4]])
+        raise FittedError
+
+    monkeypatch.setattr(RowFits, "fitted", recorded)
+    monkeypatch.setattr(preparation, "_SAMPLES", 3)
+    with pytest.raises(FittedError):
+        prepare(fits, RefineOptions(), rows, start, None)
