@@ -31,16 +31,16 @@ def write_bedlam(
 ) -> Path:
     """Write SMPL-X (or SMPL) annotations as BEDLAM's processed labels; returns the path.
 
-    `pose_cam`, `pose_world` (N, 165): root, 21 of the body, jaw, both eyes (zero), left hand, right hand about
-    the *flat* hand; SMPL's are (N, 72). `trans_cam`, `trans_world` (N, 3); `cam_ext` (N, 4, 4). As in BEDLAM
+    `pose_cam`, `pose_world` (N, 165): root, 21 of the body, jaw, both eyes (zero), left hand, right hand
+    about the *flat* hand; SMPL's are (N, 72). `trans_cam`, `trans_world` (N, 3); `cam_ext` (N, 4, 4). As in BEDLAM
     a body stands at `model(pose_cam, trans_cam) + cam_ext[:3, 3]`: `trans_cam` is turned into the camera, not
     moved there. `cam_int` (N, 3, 3), `shape` (N, 10), `gender`, `center`, `scale` (over 200 px), `imgname`;
     `gtkps` (N, J, 3): smplx's joints projected, px and 1, zeros behind the camera; J is 127, or SMPL's 45.
     `left_hand`, `right_hand` (N,) bool: the hands that were fitted. Beyond its keys `face_valid` (N,) and
     `annotation_id` (N,). Where there is no world, the camera is it.
 
-    Raises ValueError for other models, for rows without image, box or fitted body (see `drop_incomplete`), and
-    for expressions, unless `leave_out` names them: `pose_cam` has no place for them.
+    Raises ValueError for other models, for rows without image, box or fitted body (see `drop_incomplete`),
+    and for expressions, unless `leave_out` names them: `pose_cam` has no place for them.
     """
     check_leave_out(leave_out)
     target = "BEDLAM's npz"
@@ -50,7 +50,7 @@ def write_bedlam(
         gt = gt.rows(body_valid(gt))
     elif not body_valid(gt).all():
         raise ValueError(
-            f"{gt.release}: {int((~body_valid(gt)).sum())} rows have no fitted body, which BEDLAM's npz cannot "
+            f"{gt.release}: {int((~body_valid(gt)).sum())} rows have no fitted body, which {target} cannot "
             "mark; leave them out with --drop-incomplete (drop_incomplete=True)"
         )
     moved, box = pictured(gt, target, body_models=body_models, drop_incomplete=drop_incomplete)

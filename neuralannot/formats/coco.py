@@ -43,7 +43,7 @@ def write_coco(
     `flame_param`, in the released files' spelling and in camera space, and `cam_param` (`focal`, `princpt`
     px): `neuralannot`'s leaf. Nine digits, which give the same float32. `keypoints` as annotated, invisible
     ones 0; COCO-WholeBody's lists where the annotations are its; `righthand_box`, `lefthand_box`, `face_box`
-    with `_valid` for hands and faces; `body_valid` false where no body was fitted. Images are numbered from 1.
+    with `_valid` for hands and faces; `body_valid` false where no body was fitted. Images count from 1.
 
     Raises ValueError for rows without an image or a box (see `drop_incomplete`).
     """

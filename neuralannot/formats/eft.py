@@ -29,8 +29,8 @@ def read_eft(
     """EFT's JSON (`{"ver", "data": [...]}`) as SMPL fits that compare with a release's by annotation id.
 
     Rotation matrices become axis-angle. EFT's camera is a weak perspective one of the 224 px crop,
-    `x = s X + t`; it becomes the perspective one of focal length 5000 px in the crop that agrees with it at the
-    body's depth, `transl = (t / s, 2 * 5000 / (224 s))`, 50 m away for a usual crop.
+    `x = s X + t`; it becomes the perspective one of focal length 5000 px in the crop that agrees with it at
+    the body's depth, `transl = (t / s, 2 * 5000 / (224 s))`, 50 m away for a usual crop.
 
     Ids are `annotId`, COCO's. With `annotations`, a COCO-format file as `load_pseudo_gt` takes it, they are
     found by image and box instead (MPII and LSPet have no ids; `within`: see `find_annotations`). What has no
@@ -90,7 +90,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
             f"{path}: not EFT's fits: expected an object with a list 'data', got {error}"
         ) from None
     values = {name: np.zeros((count, width)) for name, width in _WIDTHS.items()}
-    values["bbox_scale"] = np.zeros(count)
+    scales = np.zeros(count)
     ids = np.full(count, -1, np.int64)
     names = []
     for row, entry in enumerate(entries):
@@ -102,7 +102,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
                 if numbers.shape != (width,) or not np.isfinite(numbers).all():
                     raise ValueError(f"{name!r} must hold {width} finite numbers, got {len(numbers)}")
                 values[name][row] = numbers
-            values["bbox_scale"][row] = float(entry["bbox_scale"])
+            scales[row] = float(entry["bbox_scale"])
             names.append(str(entry["imageName"]))
         except KeyError as error:
             raise ValueError(f"{path}: data[{row}]: no {error}, as EFT's fits have it") from None
@@ -111,7 +111,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         known = entry.get("annotId")
         if isinstance(known, int) and not isinstance(known, bool):
             ids[row] = known
-    return values, np.array(names, str), ids
+    return {**values, "bbox_scale": scales}, np.array(names, str), ids
 
 
 def _flat(values: Any) -> list[Any]:

@@ -22,7 +22,7 @@ _PIXELS = 200.0  # of a `scale` of 1
 
 
 def crop_camera(center: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Crops' `center` (N, 2) px and `scale` (N,) -> focal lengths and principal points (N, 2) of the image."""
+    """Crops' `center` (N, 2) px and `scale` (N,) -> focal lengths and principal points (N, 2), image px."""
     focal = FOCAL / CROP * _PIXELS * np.asarray(scale, np.float64)
     return np.tile(focal[:, None], (1, 2)).astype(np.float32), np.asarray(center, np.float32)
 
@@ -39,11 +39,11 @@ def in_memory(
     entry = release_named(release)
     if entry.model != "smpl" or entry.key_names != ("id",) or entry.space != "camera":
         raise ValueError(
-            f"{release}: these are SMPL fits of single images; give mscoco-smpl, mpii-smpl, crowdpose-smpl or "
-            "instavariety-smpl as release"
+            f"{release}: these are SMPL fits of single images; give mscoco-smpl, mpii-smpl, crowdpose-smpl "
+            "or instavariety-smpl as release"
         )
     count = len(ids)
-    columns = {
+    columns: dict[str, np.ndarray] = {
         "id": np.asarray(ids, np.int64),
         "gender": np.zeros(count, np.uint8),
         "focal": np.asarray(focal, np.float32),

@@ -37,8 +37,8 @@ def write_hmr(
 ) -> Path:
     """Write SMPL annotations as a training file of SPIN; returns the path.
 
-    Arrays: `imgname` (N,) below the data set's image folder, `center` (N, 2) px, `scale` (N,) the box's longer
-    side times `box_scale` over 200 px, `pose` (N, 72) and `shape` (N, 10) float32 in camera space, `has_smpl`
+    Arrays: `imgname` (N,) below the data set's image folder, `center` (N, 2) px, `scale` (N,) the box's
+    longer side times `box_scale` over 200 px, `pose` (N, 72) and `shape` (N, 10) float32 in camera space, `has_smpl`
     (N,) float64, 0 where no body was fitted, `part` (N, 24, 3) and `openpose` (N, 25, 3) px and 1 or 0,
     `S` (N, 24, 4) metres about the pelvis where the data set has 3D joints, `gender` (`m`, `f`) where no body
     is neutral. Beyond SPIN's keys, which its reader passes over: `trans_cam` (N, 3), `cam_int` (N, 3, 3),
@@ -76,8 +76,8 @@ def write_hmr2(
 
     Arrays: `imgname`, `center` as `write_hmr`; `scale` (N, 2) width and height in px times `box_scale`: its
     reader divides by 200; `body_pose` (N, 72) float32 with the root in camera space first, `betas` (N, 10),
-    `has_body_pose` and `has_betas` (N,) float32; `body_keypoints_2d` (N, 25, 3), OpenPose's, with the face and
-    feet, `extra_keypoints_2d` (N, 19, 3), SPIN's, with the limbs; `body_keypoints_3d` (N, 25, 4) and
+    `has_body_pose` and `has_betas` (N,) float32; `body_keypoints_2d` (N, 25, 3), OpenPose's, with the face
+    and feet, `extra_keypoints_2d` (N, 19, 3), SPIN's, with the limbs; `body_keypoints_3d` (N, 25, 4) and
     `extra_keypoints_3d` (N, 19, 4) metres about the pelvis. Beyond its keys those of `write_hmr`.
 
     Raises as `write_hmr`, and for bodies that are not neutral: HMR2 has no others.

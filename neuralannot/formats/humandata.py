@@ -35,8 +35,8 @@ def write_humandata(
     `image_path` N texts, `bbox_xywh` (N, 5) px and confidence 1, `smpl` (`body_pose` (N, 23, 3),
     `global_orient` (N, 3), `betas` (N, 10), `transl` (N, 3)) or `smplx` with SMPL-X's, hands about the mean
     hand, and the validity of hands and face; `has_smpl` or `has_smplx` (N,). `keypoints2d` (N, M, 3) px and 1
-    or 0, `keypoints3d` (N, M, 4) metres about the pelvis where the data set has them, both compressed by their
-    `_mask` (190,) in the convention `human_data`. `meta`: `gender` (`m`, `f`, `n`), `focal_length`,
+    or 0, `keypoints3d` (N, M, 4) metres about the pelvis where the data set has them, both compressed by
+    their `_mask` (190,) in the convention `human_data`. `meta`: `gender` (`m`, `f`, `n`), `focal_length`,
     `principal_point`, `height`, `width`, `annotation_id`. Parameters are in camera space.
 
     Raises ValueError for hands and faces alone, and for rows without image or box (see `drop_incomplete`).

@@ -23,41 +23,33 @@ _LIMBS = (
 )
 _FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
 _SPIN: Mapping[str, int] = MappingProxyType(
-    {
-        **{name: k for k, name in enumerate(_LIMBS)},
-        **{"neck_mpii": 12, "head_top": 13, "pelvis": 14, "thorax_mpii": 15},
-        **{"torso_h36m": 16, "neck_h36m": 12, "nose_h36m": 17, "head_top_h36m": 18},
-        **{"spine_3dhp": 16, "neck_3dhp": 12, "head_3dhp": 17},
-        **{name: 19 + k for k, name in enumerate(_FACE)},
-    }
+    {name: k for k, name in enumerate(_LIMBS)}
+    | {"neck_mpii": 12, "head_top": 13, "pelvis": 14, "thorax_mpii": 15}
+    | {"torso_h36m": 16, "neck_h36m": 12, "nose_h36m": 17, "head_top_h36m": 18}
+    | {"spine_3dhp": 16, "neck_3dhp": 12, "head_3dhp": 17}
+    | {name: 19 + k for k, name in enumerate(_FACE)}
 )
 _OPENPOSE: Mapping[str, int] = MappingProxyType(
-    {
-        **{"nose": 0, "right_eye": 15, "left_eye": 16, "right_ear": 17, "left_ear": 18},
-        **{"left_big_toe": 19, "left_small_toe": 20, "left_heel": 21},
-        **{"right_big_toe": 22, "right_small_toe": 23, "right_heel": 24},
-    }
+    {"nose": 0, "right_eye": 15, "left_eye": 16, "right_ear": 17, "left_ear": 18}
+    | {"left_big_toe": 19, "left_small_toe": 20, "left_heel": 21}
+    | {"right_big_toe": 22, "right_small_toe": 23, "right_heel": 24}
 )
-# OpenPose's 25 as smplx's joints of SMPL (the set `smpl`); its neck and hips are none of them exactly.
+#: OpenPose's 25 as smplx's joints of SMPL (the set `smpl`); its neck and hips are none of them exactly.
 OPENPOSE_OF_SMPL: Mapping[int, str] = MappingProxyType(
-    {
-        **{0: "nose", 2: "right_shoulder", 3: "right_elbow", 4: "right_wrist"},
-        **{5: "left_shoulder", 6: "left_elbow", 7: "left_wrist", 10: "right_knee", 11: "right_ankle"},
-        **{13: "left_knee", 14: "left_ankle", 15: "right_eye", 16: "left_eye", 17: "right_ear"},
-        **{18: "left_ear", 19: "left_big_toe", 20: "left_small_toe", 21: "left_heel"},
-        **{22: "right_big_toe", 23: "right_small_toe", 24: "right_heel"},
-    }
+    {2: "right_shoulder", 3: "right_elbow", 4: "right_wrist", 5: "left_shoulder", 6: "left_elbow"}
+    | {7: "left_wrist", 10: "right_knee", 11: "right_ankle", 13: "left_knee", 14: "left_ankle"}
+    | {place: name for name, place in _OPENPOSE.items()}
 )
 #: SPIN's 24 as smplx's joints of SMPL, where they are the same joints.
 SPIN_OF_SMPL: Mapping[int, str] = MappingProxyType(
     {k: name for name, k in _SPIN.items() if name in (*_LIMBS, *_FACE) and not name.endswith("hip")}
 )
 # After smplx's 127 joints and the face's contour, HumanData's own.
-_HUMANDATA_EXTRA = {
-    **{"right_hip": 144, "left_hip": 145, "neck_mpii": 146, "neck_h36m": 146, "neck_3dhp": 146},
-    **{"head_top": 147, "head_top_h36m": 147, "pelvis": 148, "thorax_mpii": 149},
-    **{"torso_h36m": 150, "spine_3dhp": 150, "nose_h36m": 152, "head_3dhp": 152},
-}
+_HUMANDATA_EXTRA = (
+    {"right_hip": 144, "left_hip": 145, "neck_mpii": 146, "neck_h36m": 146, "neck_3dhp": 146}
+    | {"head_top": 147, "head_top_h36m": 147, "pelvis": 148, "thorax_mpii": 149}
+    | {"torso_h36m": 150, "spine_3dhp": 150, "nose_h36m": 152, "head_3dhp": 152}
+)
 _NOT_IN_HUMANDATA = ("left_hand_root", "right_hand_root")
 
 

@@ -40,7 +40,7 @@ def refuse_hand_joints(gt: PseudoGT, target: str, leave_out: Collection[str]) ->
     turned = np.asarray(gt.params["body_pose"])[:, _SMPL_HANDS].any(axis=(1, 2))
     if turned.any():
         raise ValueError(
-            f"{gt.release}: {int(turned.sum())} of {len(gt)} rows turn SMPL's hand joints, which {target} has "
-            "no place for; leave them out with --leave-out hand-joints (leave_out=['hand-joints']), or convert "
-            "to SMPL-X first"
+            f"{gt.release}: {int(turned.sum())} of {len(gt)} rows turn SMPL's hand joints, which {target} "
+            "has no place for; leave them out with --leave-out hand-joints (leave_out=['hand-joints']), or "
+            "convert to SMPL-X first"
         )

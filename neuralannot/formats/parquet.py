@@ -28,7 +28,7 @@ def write_parquet(
 
     Columns as `all_columns` names them, arrays as lists of fixed sizes, in the dtypes that the columns have;
     boxes that are not there are null. `release`, `model`, `space` and `keypoint_set` are columns too, and in
-    the schema's metadata under `neuralannot`. Row groups of `rows_per_group` can be read apart from each other.
+    the schema's metadata under `neuralannot`. Row groups (`rows_per_group`) can be read alone.
 
     Raises ImportError that names the extra where pyarrow is not installed; ValueError as `all_columns`.
     """

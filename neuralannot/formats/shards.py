@@ -51,8 +51,8 @@ def write_shards(
 
     A sample is an image with its P people (bare fits: one fit), under a number of nine digits:
     `<number>.npz` with the columns of `all_columns`, (P, ...) each; `<number>.json` with `release`, `model`,
-    `space`, `keypoint_set`, `image_path`; with `images`, the data set's image folder, the image file as it is,
-    `.jpg` or `.png`. Nothing in them is a pickle. Samples are in the order of their first rows.
+    `space`, `keypoint_set`, `image_path`; with `images`, the data set's image folder, the image file as it
+    is, `.jpg` or `.png`. Nothing in them is a pickle. Samples are in the order of their first rows.
 
     A shard is closed before it passes `max_bytes`; one larger sample has a shard of its own. `shards.json`
     says what is in each. A run that was stopped goes on after the last whole shard when it is started again
@@ -109,7 +109,7 @@ def _shards(
 def _files(columns: dict[str, np.ndarray], about: dict[str, Any], sample: _Sample) -> _Files:
     rows = {name: values[sample.rows] for name, values in columns.items() if name != "image_path"}
     memory = io.BytesIO()
-    np.savez(memory, **rows)  # type: ignore[arg-type]
+    np.savez(memory, **rows)
     path = str(columns["image_path"][sample.rows[0]]) if "image_path" in columns else ""
     text = json.dumps({**about, "image_path": path, "people": len(sample.rows)})
     files = [("json", text.encode()), ("npz", memory.getvalue())]
@@ -135,7 +135,7 @@ def _samples(
             raise ValueError("images= needs image paths: load the fits joined with annotations=")
         return [_Sample(k, np.array([k]), None) for k in range(count)]
     paths = columns["image_path"]
-    unique, first, group = np.unique(paths, return_index=True, return_inverse=True)
+    unique, group = np.unique(paths, return_inverse=True)
     members = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
     # Rows without an image stand alone.
     groups = [

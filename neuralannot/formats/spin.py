@@ -37,15 +37,15 @@ def read_spin(
     """SPIN's fits as SMPL fits that compare with a release's by annotation id.
 
     `path`: an npz with `pose` (N, 72), `betas` or `shape` (N, 10) and a flag `valid_fit` or `has_smpl` (N,),
-    or an npy (N, 82). `images`: SPIN's training npz in whose order the fits are (`imgname`, `center`, `scale`,
-    `part`, `openpose`), needed where `path` has not those keys itself. Ids: `annotation_id`, which
+    or an npy (N, 82). `images`: SPIN's training npz in whose order the fits are (`imgname`, `center`,
+    `scale`, `part`, `openpose`), needed where `path` has not those keys itself. Ids: `annotation_id`, which
     `write_hmr` adds; else found in `annotations`, the COCO-format file, by image and box (`within`: see
     `find_annotations`). Fits whose flag is 0 are left out unless `all_fits`.
 
     SPIN keeps no translation: `trans_cam` of `write_hmr` is taken where it is; else the body is placed by
     least squares so that its joints project on the file's keypoints through the crop's camera (focal length
-    5000 px at 224 px), as SPIN itself does. Where fewer than four joints are seen its box places it; a warning
-    counts them.
+    5000 px at 224 px), as SPIN itself does. Where fewer than four joints are seen its box places it; a
+    warning counts them.
 
     Raises ValueError that names the array for what is not SPIN's layout.
     """
@@ -176,7 +176,7 @@ def _placed(
 def _least_squares(
     joints: np.ndarray, pixels: np.ndarray, weight: np.ndarray, focal: np.ndarray
 ) -> np.ndarray:
-    """(N, 3): `f (X + t) = u (Z + t_z)` for joints (N, K, 3) and pixels about the principal point, weighted."""
+    """(N, 3): `f (X + t) = u (Z + t_z)` for joints (N, K, 3) and centred pixels, weighted."""
     n, k = weight.shape
     f = np.repeat(focal[:, None].astype(np.float64), k, axis=1)
     A = np.zeros((n, k, 2, 3))
