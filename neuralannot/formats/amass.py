@@ -11,7 +11,7 @@ import numpy as np
 
 from neuralannot.exports import write_npz
 from neuralannot.formats.hand_means import flat_hand_poses
-from neuralannot.formats.lost import check_leave_out, refuse_expression, refuse_hand_joints
+from neuralannot.formats.lost import check_leave_out, refuse_hand_joints, without_expression
 from neuralannot.formats.pictured import body_valid, require_model
 from neuralannot.key_index import KeyIndex
 from neuralannot.pseudo_gt import PseudoGT
@@ -67,7 +67,7 @@ def write_amass(
     if rate is None or not rate > 0:
         given = "not all of its recordings have one rate" if fps is None else f"got {fps}"
         raise ValueError(f"{gt.release}: frames a second are needed: {given}; give --fps (fps=)")
-    refuse_expression(gt, target, leave_out)
+    gt = without_expression(gt, target, leave_out)
     if gt.model == "smpl":
         refuse_hand_joints(gt, target, leave_out)
     if not body_valid(gt).all():

@@ -11,7 +11,7 @@ import numpy as np
 from neuralannot.exports import write_npz
 from neuralannot.formats.hand_means import flat_hand_poses
 from neuralannot.formats.hmr import BOX_SCALE, npz_path
-from neuralannot.formats.lost import check_leave_out, refuse_expression
+from neuralannot.formats.lost import check_leave_out, without_expression
 from neuralannot.formats.pictured import body_valid, box_centre, pictured, require_model
 from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.transforms import rigid_parameters
@@ -32,12 +32,12 @@ def write_bedlam(
     """Write SMPL-X (or SMPL) annotations as BEDLAM's processed labels; returns the path.
 
     `pose_cam`, `pose_world` (N, 165): root, 21 of the body, jaw, both eyes (zero), left hand, right hand
-    about the *flat* hand; SMPL's are (N, 72). `trans_cam`, `trans_world` (N, 3); `cam_ext` (N, 4, 4). As in BEDLAM
-    a body stands at `model(pose_cam, trans_cam) + cam_ext[:3, 3]`: `trans_cam` is turned into the camera, not
-    moved there. `cam_int` (N, 3, 3), `shape` (N, 10), `gender`, `center`, `scale` (over 200 px), `imgname`;
-    `gtkps` (N, J, 3): smplx's joints projected, px and 1, zeros behind the camera; J is 127, or SMPL's 45.
-    `left_hand`, `right_hand` (N,) bool: the hands that were fitted. Beyond its keys `face_valid` (N,) and
-    `annotation_id` (N,). Where there is no world, the camera is it.
+    about the *flat* hand; SMPL's are (N, 72). `trans_cam`, `trans_world` (N, 3); `cam_ext` (N, 4, 4). As in
+    BEDLAM a body stands at `model(pose_cam, trans_cam) + cam_ext[:3, 3]`: `trans_cam` is turned into the
+    camera, not moved there. `cam_int` (N, 3, 3), `shape` (N, 10), `gender`, `center`, `scale` (over 200 px),
+    `imgname`; `gtkps` (N, J, 3): smplx's joints projected, px and 1, zeros behind the camera; J is 127, or
+    SMPL's 45. `left_hand`, `right_hand` (N,) bool: the hands that were fitted. Beyond its keys `face_valid`
+    (N,) and `annotation_id` (N,). Where there is no world, the camera is it.
 
     Raises ValueError for other models, for rows without image, box or fitted body (see `drop_incomplete`),
     and for expressions, unless `leave_out` names them: `pose_cam` has no place for them.
@@ -45,7 +45,7 @@ def write_bedlam(
     check_leave_out(leave_out)
     target = "BEDLAM's npz"
     require_model(gt, ("smplx", "smpl"), target)
-    refuse_expression(gt, target, leave_out)
+    gt = without_expression(gt, target, leave_out)
     if drop_incomplete:
         gt = gt.rows(body_valid(gt))
     elif not body_valid(gt).all():
@@ -93,7 +93,7 @@ def _extrinsics(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray]:
 def _poses(gt: PseudoGT, body_models: str | os.PathLike | None) -> np.ndarray:
     """(N, 72) or (N, 165), the root as stored."""
     n, params = len(gt), gt.params
-    body = [params["global_orient"], params["body_pose"].reshape(n, -1)]
+    body = [params["global_orient"], params["body_pose"].reshape(n, 69 if gt.model == "smpl" else 63)]
     if gt.model == "smpl":
         return np.concatenate(body, axis=1)
     hands = flat_hand_poses(gt, body_models)

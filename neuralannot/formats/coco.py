@@ -45,9 +45,15 @@ def write_coco(
     ones 0; COCO-WholeBody's lists where the annotations are its; `righthand_box`, `lefthand_box`, `face_box`
     with `_valid` for hands and faces; `body_valid` false where no body was fitted. Images count from 1.
 
-    Raises ValueError for rows without an image or a box (see `drop_incomplete`).
+    Raises ValueError for rows without an image, and bodies without a box (see `drop_incomplete`).
     """
-    rows, boxes = pictured(gt, "COCO's JSON", body_models=body_models, drop_incomplete=drop_incomplete)
+    rows, boxes = pictured(
+        gt,
+        "COCO's JSON",
+        body_models=body_models,
+        drop_incomplete=drop_incomplete,
+        need_box=gt.model not in ("mano", "flame"),
+    )
     path = Path(path)
     path = path if path.suffix == ".json" else path / "annotations.json"
     files, image_of = np.unique(rows.image_path, return_inverse=True)
@@ -105,9 +111,10 @@ def _annotations(
         if entry:
             yield entry
         box = persons[row] if np.isfinite(persons[row]).all() else boxes[row]
-        numbers = _numbers(box)
         entry = {"id": int(ids[row]), "image_id": int(image_of[row]) + 1, "category_id": 1, "iscrowd": 0}
-        entry |= {"bbox": numbers, "area": float(numbers[2] * numbers[3])}
+        if np.isfinite(box).all():
+            numbers = _numbers(box)
+            entry |= {"bbox": numbers, "area": float(numbers[2] * numbers[3])}
         if keypoints is not None:
             entry |= _keypoint_lists(keypoints[row])
         if body is not None and not body[row]:
@@ -115,23 +122,26 @@ def _annotations(
         entry["cam_param"] = camera_leaf(camera, row)
         if sides is not None:
             entry["mano_param"] = dict.fromkeys(SIDES)
-            entry |= {f"{side}hand_{what}": v for side in SIDES for what, v in _no_box().items()}
+            for side in SIDES:
+                entry |= _part_box(f"{side}hand", np.full(4, np.nan))
             _add_hand(entry, str(sides[row]), leaf, boxes[row])
             continue
         entry[f"{gt.model}_param"] = leaf
         if gt.model == "flame":
-            entry |= {"face_box": _numbers(boxes[row]), "face_valid": True}
+            entry |= _part_box("face", boxes[row])
     if entry:
         yield entry
 
 
-def _no_box() -> dict[str, Any]:
-    return {"box": [0.0, 0.0, 0.0, 0.0], "valid": False}  # as COCO-WholeBody says it
+def _part_box(part: str, box: np.ndarray) -> dict[str, Any]:
+    """As COCO-WholeBody says it: zeros and false where there is none."""
+    there = bool(np.isfinite(box).all())
+    return {f"{part}_box": _numbers(box if there else np.zeros(4)), f"{part}_valid": there}
 
 
 def _add_hand(entry: dict[str, Any], side: str, leaf: dict[str, Any], box: np.ndarray) -> None:
     entry["mano_param"][side] = leaf
-    entry |= {f"{side}hand_box": _numbers(box), f"{side}hand_valid": True}
+    entry |= _part_box(f"{side}hand", box)
 
 
 def _keypoint_lists(points: np.ndarray) -> dict[str, Any]:

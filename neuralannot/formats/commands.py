@@ -75,7 +75,10 @@ def export_format(gt: PseudoGT, options: argparse.Namespace) -> list[Path]:
     if options.to == "amass":
         return formats.write_amass(gt, options.out, **given)
     write: Callable[..., Path] = getattr(formats, f"write_{options.to}")
-    return [write(gt, options.out, **given)]
+    try:
+        return [write(gt, options.out, **given)]
+    except ImportError as error:  # an extra that is not installed is the user's to mend
+        raise ValueError(str(error)) from None
 
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -104,8 +104,10 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
                 values[name][row] = numbers
             scales[row] = float(entry["bbox_scale"])
             names.append(str(entry["imageName"]))
-        except KeyError as error:
-            raise ValueError(f"{path}: data[{row}]: no {error}, as EFT's fits have it") from None
+        except KeyError:
+            there = set(entry.keys())
+            lacking = [n for n in (*_WIDTHS, "bbox_scale", "imageName") if n not in there]
+            raise ValueError(f"{path}: data[{row}]: no {', '.join(lacking)}, as EFT's fits have it") from None
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: data[{row}]: {error}") from None
         known = entry.get("annotId")

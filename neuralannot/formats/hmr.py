@@ -38,11 +38,11 @@ def write_hmr(
     """Write SMPL annotations as a training file of SPIN; returns the path.
 
     Arrays: `imgname` (N,) below the data set's image folder, `center` (N, 2) px, `scale` (N,) the box's
-    longer side times `box_scale` over 200 px, `pose` (N, 72) and `shape` (N, 10) float32 in camera space, `has_smpl`
-    (N,) float64, 0 where no body was fitted, `part` (N, 24, 3) and `openpose` (N, 25, 3) px and 1 or 0,
-    `S` (N, 24, 4) metres about the pelvis where the data set has 3D joints, `gender` (`m`, `f`) where no body
-    is neutral. Beyond SPIN's keys, which its reader passes over: `trans_cam` (N, 3), `cam_int` (N, 3, 3),
-    `annotation_id` (N,).
+    longer side times `box_scale` over 200 px, `pose` (N, 72) and `shape` (N, 10) float32 in camera space,
+    `has_smpl` (N,) float64, 0 where no body was fitted, `part` (N, 24, 3) and `openpose` (N, 25, 3) px and 1
+    or 0, `S` (N, 24, 4) metres about the pelvis where the data set has 3D joints, `gender` (`m`, `f`) where
+    no body is neutral. Beyond SPIN's keys, which its reader passes over: `trans_cam` (N, 3), `cam_int` (N, 3,
+    3), `annotation_id` (N,).
 
     Raises ValueError for other models, rows without image or box (see `drop_incomplete`), and neutral bodies
     among others, since SPIN takes all that is not `m` for female.
@@ -131,7 +131,9 @@ def _common(rows: PseudoGT, box: np.ndarray, box_scale: float, *, two_sides: boo
 
 
 def _pose(rows: PseudoGT) -> np.ndarray:
-    return np.concatenate([rows.params["global_orient"], rows.params["body_pose"].reshape(-1, 69)], axis=1)
+    return np.concatenate(
+        [rows.params["global_orient"], rows.params["body_pose"].reshape(len(rows), 69)], axis=1
+    )
 
 
 def _feet(points: np.ndarray, valid: np.ndarray, joint_set: str | None) -> np.ndarray:

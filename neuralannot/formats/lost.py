@@ -20,17 +20,25 @@ def check_leave_out(leave_out: Collection[str]) -> None:
             raise ValueError(f"leave_out takes {', '.join(LEAVABLE)}, got {name!r}")
 
 
-def refuse_expression(gt: PseudoGT, target: str, leave_out: Collection[str]) -> None:
-    """Raise ValueError where SMPL-X rows have an expression, which `target` has no place for."""
-    if "expression" not in gt.params or "expression" in leave_out:
-        return
+def without_expression(gt: PseudoGT, target: str, leave_out: Collection[str]) -> PseudoGT:
+    """SMPL-X rows without the expression, which `target` has no place for; other models as they are.
+
+    Zeroed rather than passed over: the pelvis at rest depends on it. Raises ValueError where rows have one
+    and `leave_out` does not name it.
+    """
+    if "expression" not in gt.params:
+        return gt
     has = (gt.params["expression"] != 0).any(axis=1)
+    if has.any() and "expression" in leave_out:
+        view = gt.view.overlaid({"param/expression": np.zeros_like(gt.params["expression"])})
+        return PseudoGT(view, gt.release, space=gt.space, companions=gt.companions)
     if has.any():
         raise ValueError(
             f"{gt.release}: {int(has.sum())} of {len(gt)} rows have an expression, which {target} has no "
             "place for; leave it out with --leave-out expression (leave_out=['expression']), or use "
             "--to humandata, coco, webdataset or parquet"
         )
+    return gt
 
 
 def refuse_hand_joints(gt: PseudoGT, target: str, leave_out: Collection[str]) -> None:

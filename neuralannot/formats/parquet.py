@@ -64,7 +64,7 @@ def _array(arrow: Any, values: np.ndarray) -> Any:
         return arrow.array(values.tolist(), arrow.string())
     if values.ndim == 1:
         return arrow.array(np.ascontiguousarray(values))
-    lacking = np.isnan(values).reshape(len(values), -1).any(1) if values.dtype.kind == "f" else None
+    lacking = np.isnan(values).any(axis=tuple(range(1, values.ndim))) if values.dtype.kind == "f" else None
     flat = arrow.array(np.ascontiguousarray(values).reshape(-1))
     for size in values.shape[:1:-1]:
         flat = arrow.FixedSizeListArray.from_arrays(flat, size)

@@ -14,6 +14,7 @@ _ADVICE = {
     ("smplx", "smpl"): "convert it first: neuralannot convert FILE --to smpl --out smpl.json",
     ("smpl", "smplx"): "convert it first: neuralannot convert FILE --to smplx --out smplx.json",
 }
+_NAMES = {"smpl": "SMPL", "smplx": "SMPL-X", "mano": "MANO", "flame": "FLAME"}
 _ANY_MODEL = "use --to coco, webdataset or parquet, which hold every model"
 
 
@@ -23,8 +24,8 @@ def require_model(gt: PseudoGT, models: Sequence[str], target: str) -> None:
         return
     advice = next((_ADVICE[gt.model, m] for m in models if (gt.model, m) in _ADVICE), _ANY_MODEL)
     raise ValueError(
-        f"{gt.release}: {target} holds {' and '.join(m.upper() for m in models)} parameters, these are "
-        f"{gt.model.upper()}'s; {advice}"
+        f"{gt.release}: {target} holds {' and '.join(_NAMES[m] for m in models)} parameters, these are "
+        f"{_NAMES[gt.model]}'s; {advice}"
     )
 
 
@@ -34,11 +35,13 @@ def pictured(
     *,
     body_models: str | os.PathLike | None = None,
     drop_incomplete: bool = False,
+    need_box: bool = True,
 ) -> tuple[PseudoGT, np.ndarray]:
     """The rows in camera space, each with an image and a box, and their boxes (N, 4) px.
 
-    Raises ValueError where there are no annotations or cameras, and for rows without an image or a box unless
-    `drop_incomplete`, which leaves them out with a warning that counts them.
+    Boxes that are not there are NaN where `need_box` is false. Raises ValueError where there are no
+    annotations or cameras, and for rows without an image or a box unless `drop_incomplete`, which leaves them
+    out with a warning that counts them.
     """
     if not gt.joined:
         raise ValueError(
@@ -49,7 +52,7 @@ def pictured(
     box = gt.box_xywh
     with np.errstate(invalid="ignore"):
         whole = np.isfinite(box).all(axis=1) & (box[:, 2:] > 0).all(axis=1)
-    lacking = ~whole | (gt.image_path == "")
+    lacking = ~(whole | (not need_box)) | (gt.image_path == "")
     if lacking.any():
         first = int(np.flatnonzero(lacking)[0])
         what = "image" if gt.image_path[first] == "" else "box"

@@ -130,6 +130,8 @@ def _write_tar(path: Path, shard: list[tuple[int, _Files]]) -> None:
 def _samples(
     columns: dict[str, np.ndarray], count: int, images: str | os.PathLike | None, *, drop_incomplete: bool
 ) -> list[_Sample]:
+    if not count:
+        return []
     if "image_path" not in columns:
         if images is not None:
             raise ValueError("images= needs image paths: load the fits joined with annotations=")
@@ -144,8 +146,6 @@ def _samples(
         for part in ([rows] if name else rows[:, None])
     ]
     groups.sort(key=lambda rows: int(rows[0]))
-    if not count:
-        groups = []
     files = [_image(images, str(paths[rows[0]])) for rows in groups]
     if images is not None:
         lacking = [k for k, file in enumerate(files) if file is None]
