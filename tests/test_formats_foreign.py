@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -315,13 +316,18 @@ def test_all_are_compared_in_one_table(eft_file, spin, coco, released, tmp_path,
     assert "6 fits of spin as mscoco-smpl" in capsys.readouterr().out
     again = load_pseudo_gt(spin_out, release="mscoco-smpl", annotations=annotations)
     assert (again.params["betas"] == coco.params["betas"]).all()
-    for file in ("eft.safetensors", "spin.json"):
-        command = ["evaluate", str(tmp_path / file), "--truth", str(truth)]
-        command += ["--release", "mscoco-smpl"] if file.endswith("json") else []
-        assert main(command) == 0, capsys.readouterr().err
-        out = capsys.readouterr().out
-        pa = next(line for line in out.splitlines() if "PA-MPVPE" in line)
-        assert float(pa.split()[5 if "all" in pa else 4]) < 0.1  # mm: the same bodies
+    files = [str(truth), str(tmp_path / "eft.safetensors"), spin_out]
+    command = ["compare", *files, "--release", "mscoco-smpl", "--truth", str(truth)]
+    assert main([*command, "--csv", str(tmp_path / "table.csv")]) == 0, capsys.readouterr().err
+    assert "PA-MPVPE mm" in capsys.readouterr().out
+    with (tmp_path / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == ["truth", "eft", "spin"]
+    for row in rows:
+        assert row["count"] == "6"
+        assert float(row["PA-MPVPE mm"]) < 0.1  # the same bodies
+        assert float(row["MPVPE mm"]) < 0.1
+    assert float(rows[0]["root error mm"]) == 0 < float(rows[1]["root error mm"])
 
 
 def test_import_s_mistakes(eft_file, tmp_path, capsys):

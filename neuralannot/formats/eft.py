@@ -98,7 +98,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
             if entry.get("smpltype") not in (None, "smpl"):
                 raise ValueError(f"smpltype is {entry.get('smpltype')!r}; only SMPL's fits are read")
             for name, width in _WIDTHS.items():
-                numbers = np.array(_flat(entry[name]), np.float64)
+                numbers = _flat(entry[name])
                 if numbers.shape != (width,) or not np.isfinite(numbers).all():
                     raise ValueError(f"{name!r} must hold {width} finite numbers, got {len(numbers)}")
                 values[name][row] = numbers
@@ -116,10 +116,11 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     return {**values, "bbox_scale": scales}, np.array(names, str), ids
 
 
-def _flat(values: Any) -> list[Any]:
-    if not isinstance(values, (simdjson.Array, list)):
-        return [values]
-    return [number for value in values for number in _flat(value)]
+def _flat(values: Any) -> np.ndarray:
+    """All numbers of nested lists, in order; none of what is no list of numbers."""
+    if not isinstance(values, simdjson.Array):
+        return np.zeros(0)
+    return np.frombuffer(values.as_buffer(of_type="d"))
 
 
 def _rotvecs(path: Path, matrices: np.ndarray) -> np.ndarray:
