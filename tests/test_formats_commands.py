@@ -13,7 +13,9 @@ from neuralannot import load_pseudo_gt
 from neuralannot.cli import main
 from neuralannot.demo import SAMPLE
 from neuralannot.formats import __all__ as names
+from neuralannot.formats import write_hmr
 from neuralannot.formats.commands import FORMATS
+from neuralannot.formats.keypoint_orders import places
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 
@@ -84,18 +86,39 @@ def test_some_ids_and_drop_incomplete(tmp_path, capsys, released):
 
 
 def test_a_made_data_set_in_spin_s_crops(tmp_path):
-    """The bodies are within the crops that SPIN cuts, and the keypoints lie on their joints."""
-    folder = studio("mscoco")
-    (truth,) = (folder / "truth").glob("*SMPL_*.json")
-    gt = load_pseudo_gt(truth, annotations=next(folder.rglob("person_keypoints_train2017.json")))
-    from neuralannot.formats import write_hmr
-
+    """The bodies are within the crops that SPIN cuts, and the joints in space are the bodies'."""
+    folder = studio("human36m")
+    gt = load_pseudo_gt(folder / "truth")
     read = Spin(write_hmr(gt, tmp_path / "studio.npz"))
-    pixels = gt.forward(want="joints").project().numpy()[:, :22]
+    bodies = gt.forward(want="joints", regressor="human36m-17")
+    pixels = bodies.project().numpy()
     inside = np.abs(pixels - read.center[:, None]) <= 100 * read.scale[:, None, None]
-    seen = np.isfinite(pixels).all(-1)
-    assert inside.all(-1)[seen].mean() > 0.9  # boxes are of what the image shows
-    assert (read.keypoints[:, 25:, 2].sum(1) == gt.joints_2d_valid.sum(1)).all()
+    assert inside.all()
+    own = bodies.joints.numpy() - bodies.joints.numpy()[:, :1]
+    target = places("spin", "human36m-17")[1]
+    assert np.abs(read.pose_3d[:, target, :3] - own).max() < 1e-4
+
+
+def test_a_made_data_set_streams_with_its_images(tmp_path, capsys):
+    webdataset = pytest.importorskip("webdataset")
+    folder = studio("mscoco")
+    for model in ("SMPLX_all", "MANO", "FLAME"):
+        file = folder / "truth" / f"MSCOCO_train_{model}_NeuralAnnot.json"
+        out = tmp_path / model
+        options = ("--to", "webdataset", "--images", folder / "images", "--max-mb", "0.2", "--out", out)
+        status, _, err = run("export", file, *options, capsys=capsys)
+        assert status == 0, err
+        gt = load_pseudo_gt(file)
+        shards = sorted(str(p) for p in out.glob("*.tar"))
+        samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
+        assert {s["json"]["image_path"] for s in samples} == set(gt.image_path.tolist())
+        for sample in samples:
+            image = folder / "images" / sample["json"]["image_path"]
+            assert sample["jpg"] == image.read_bytes()
+        betas = np.concatenate([s["npz"]["param_betas"] for s in samples])
+        ids = np.concatenate([s["npz"]["annotation_id"] for s in samples])
+        order = np.argsort(ids, kind="stable"), np.argsort(gt.ids, kind="stable")
+        assert (betas[order[0]] == gt.params["betas"][order[1]]).all()
 
 
 def test_every_public_name_loads():
