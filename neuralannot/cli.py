@@ -16,6 +16,7 @@ from neuralannot.conversion import commands as conversion_commands
 from neuralannot.downloads import commands as download_commands
 from neuralannot.downloads.sources import source_of
 from neuralannot.file_arguments import add_body_models_argument, add_file_arguments, load_named
+from neuralannot.formats import commands as format_commands
 from neuralannot.parameters import SIDES
 from neuralannot.quality import commands as quality_commands
 from neuralannot.report import commands as report_commands
@@ -122,9 +123,14 @@ def _export(options: argparse.Namespace) -> None:
 
     if options.regressor and options.to != "npz":
         raise ValueError(f"--regressor is for --to npz; a {options.to} holds the mesh")
+    format_commands.check_format_options(options)
     gt = _chosen(load_named(options), options.ids)
     progress = sys.stderr.isatty()
     out = Path(options.out)
+    if options.to in format_commands.FORMATS:
+        written = format_commands.export_format(gt, options)
+        _print(f"{len(gt)} rows: " + (", ".join(map(str, written)) or "nothing to write"))
+        return
     if options.to == "npz":
         path = out if out.suffix == ".npz" else out / "joints.npz"
         written = [
@@ -233,15 +239,21 @@ def _parser() -> argparse.ArgumentParser:
     export = command(
         "export",
         _export,
-        "write meshes, or joints and parameters",
+        "write meshes, joints and parameters, or a format of other people's code",
         "neuralannot export MSCOCO_train_SMPL_NeuralAnnot.json --ids 476384 --to obj --out meshes",
     )
     add_file_arguments(export)
     _body_arguments(export)
-    export.add_argument("--to", choices=("obj", "ply", "glb", "npz"), required=True, help="what to write")
-    export.add_argument("--out", required=True, help="folder (made if it is not there), or a .npz file")
+    export.add_argument(
+        "--to",
+        choices=("obj", "ply", "glb", "npz", *format_commands.FORMATS),
+        required=True,
+        help="what to write",
+    )
+    export.add_argument("--out", required=True, help="folder (made if it is not there), or the file")
     export.add_argument("--space", choices=("camera", "world"), default="camera", help="default: %(default)s")
     export.add_argument("--regressor", help="for npz: a (K, V) .npy, or a name such as human36m-17")
+    format_commands.add_format_arguments(export)
 
     render = command(
         "render",
@@ -261,6 +273,7 @@ def _parser() -> argparse.ArgumentParser:
 
     download_commands.add_commands(command)
     conversion_commands.add_commands(command)
+    format_commands.add_commands(command)
     train_commands.add_commands(command, group)
     evaluation_commands.add_commands(command)
     synthetic_commands.add_commands(command)

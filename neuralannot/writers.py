@@ -16,6 +16,7 @@ from neuralannot.quality_columns import save_quality
 from neuralannot.store import write_table
 
 if TYPE_CHECKING:
+    from neuralannot.cameras import Camera
     from neuralannot.pseudo_gt import PseudoGT
 
 
@@ -89,12 +90,26 @@ def _checked_keys(gt: PseudoGT) -> list[tuple[str, ...]]:
 
 
 def _leaves(gt: PseudoGT) -> Iterator[dict[str, Any]]:
-    model, release = human_model(gt.model), gt.catalogued
+    release, camera = gt.catalogued, gt.camera
+    for row, leaf in enumerate(parameter_leaves(gt)):
+        if release.leaf_key is not None:
+            assert camera is not None
+            leaf = {release.leaf_key: leaf, "cam_param": camera_leaf(camera, row)}
+        yield leaf
+
+
+def camera_leaf(camera: Camera, row: int) -> dict[str, list[float]]:
+    """A row's `cam_param`, px."""
+    return {"focal": _short(camera.focal[row]), "princpt": _short(camera.princpt[row])}
+
+
+def parameter_leaves(gt: PseudoGT) -> Iterator[dict[str, Any]]:
+    """Each row's parameters as the released files spell them, with its parts' flags and, if any, gender."""
+    model = human_model(gt.model)
     params = {n: values.reshape(len(gt), model.width(n)) for n, values in gt.params.items()}
     valid = {part: gt.valid[part] for part in gt.valid}
     genders = gt.gender
     has_transl = gt.view.column("valid/transl") if "valid/transl" in gt.view else np.ones(len(gt), bool)
-    camera = gt.camera
     for row in range(len(gt)):
         leaf: dict[str, Any] = {}
         for field in model.fields:
@@ -111,15 +126,6 @@ def _leaves(gt: PseudoGT) -> Iterator[dict[str, Any]]:
                     leaf[flag] = bool(valid[part][row])  # said both ways: loaders ask for it
         if genders[row] != "neutral":
             leaf["gender"] = str(genders[row])
-        if release.leaf_key is not None:
-            assert camera is not None
-            leaf = {
-                release.leaf_key: leaf,
-                "cam_param": {
-                    "focal": _short(camera.focal[row]),
-                    "princpt": _short(camera.princpt[row]),
-                },
-            }
         yield leaf
 
 

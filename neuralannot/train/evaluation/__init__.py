@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from neuralannot.train.evaluation.comparison import compare
     from neuralannot.train.evaluation.errors import AnnotationErrors, annotation_errors
     from neuralannot.train.evaluation.joints import JointErrors, joint_errors
     from neuralannot.train.evaluation.meshes import TrueMeshes, mesh_errors, read_meshes
@@ -26,6 +27,7 @@ _ROOMS = {
     "Table": "tables",
     "TrueMeshes": "meshes",
     "annotation_errors": "errors",
+    "compare": "comparison",
     "evaluate": "report",
     "joint_errors": "joints",
     "mesh_errors": "meshes",
@@ -43,6 +45,7 @@ __all__ = [
     "Table",
     "TrueMeshes",
     "annotation_errors",
+    "compare",
     "evaluate",
     "joint_errors",
     "mesh_errors",

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add `evaluate` to the program's commands; `command` makes one."""
+    """Add `evaluate` and `compare` to the program's commands; `command` makes one."""
+    _add_compare(command)
     sub = command(
         "evaluate",
         _evaluate,
@@ -71,6 +72,78 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     out.add_argument("--markdown", metavar="FILE", help="all tables as Markdown")
     out.add_argument("--page", metavar="FILE", help="tables, plots and the worst annotations as one .html")
     out.add_argument("--worst", type=int, default=12, help="annotations on the page (default: %(default)s)")
+
+
+def _add_compare(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command(
+        "compare",
+        _compare,
+        "errors of several annotation files in one table, over what all have",
+        "neuralannot compare MSCOCO_train_SMPL_NeuralAnnot.json eft.safetensors --data-set mscoco --data .",
+    )
+    sub.allow_abbrev = False
+    sub.add_argument("file", nargs="+", help="two annotation files or more")
+    sub.add_argument("--release", help="of files whose names do not tell")
+    sub.add_argument("--annotations", nargs="+", help="COCO-format file(s) (default: beside each file)")
+    sub.add_argument("--truth", nargs="+", metavar="FILE", help="true parameters, in the release's layout")
+    sub.add_argument("--truth-release", metavar="NAME", help="whose layout --truth has")
+    sub.add_argument("--data-set", metavar="NAME", help="the data set's joints: human36m, mscoco, ...")
+    sub.add_argument("--data", metavar="DIR", help="with --data-set: folder of its annotation files")
+    sub.add_argument("--images", metavar="DIR", help="image folder (default: in the data folder)")
+    sub.add_argument("--split", help="of data sets that have several (default: train)")
+    sub.add_argument("--regressor", help="joints to compare: a (K, V) .npy or a name such as human36m-17")
+    sub.add_argument("--transfer", metavar="DIR", help="SMPL-X against SMPL: official transfer matrices")
+    sub.add_argument("--joint-regressor", nargs="+", metavar="SET=FILE", help="for official models")
+    add_body_models_argument(sub)
+    sub.add_argument("--device", help="where torch computes (default: the CPU)")
+    sub.add_argument("--csv", metavar="FILE", help="the table as CSV")
+    sub.add_argument("--markdown", metavar="FILE", help="the table as Markdown")
+    sub.set_defaults(
+        **dict.fromkeys(("meshes", "scans", "unit", "align", "page", "subjects", "views", "cameras")),
+        every=1,
+        worst=0,
+        no_annotations=False,
+    )
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from neuralannot.atomic import whole_file
+    from neuralannot.train.evaluation.comparison import compare
+
+    _check(options)
+    gts: dict[str, PseudoGT] = {}
+    for file in options.file:
+        name = Path(file).stem if Path(file).stem not in gts else file
+        columns = Path(file).suffix == ".safetensors"
+        own = {"file": [file], "release": None if _says_release(Path(file)) else options.release}
+        own |= {"annotations": None} if columns else {}
+        gts[name] = load_named(argparse.Namespace(**{**vars(options), **own}))
+    first = next(iter(gts.values()))
+    samples = _samples(options, first)
+    table = compare(
+        gts,
+        truth=_truth(options, first, samples),
+        samples=samples,
+        regressor=options.regressor,
+        regressors=_regressors(options.joint_regressor),
+        body_models=options.body_models,
+        transfer=options.transfer,
+        device=options.device,
+    )
+    sys.stdout.write(f"{table.text()}\n")
+    for path, text in ((options.csv, table.csv), (options.markdown, table.markdown)):
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as part:
+                part.write_text(text(), encoding="utf-8")
+            sys.stdout.write(f"written: {path}\n")
+
+
+def _says_release(path: Path) -> bool:
+    """Whether a file says itself what it is: by its name, as columns that were saved, or in a folder."""
+    from neuralannot.catalog import identify
+
+    return identify(path) is not None or path.is_dir() or path.suffix == ".safetensors"
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -134,12 +207,8 @@ def _check(options: argparse.Namespace) -> None:
 
 def _truth(options: argparse.Namespace, gt: PseudoGT, samples: Samples | None) -> PseudoGT | None:
     """The true parameters: a file, of the same release where its name says no other; of 3DPW its own."""
-    from neuralannot.catalog import identify
-
     if options.truth:
-        first = Path(options.truth[0])
-        # Columns that were saved know their release, folders are looked through.
-        known = identify(first) is not None or first.is_dir() or first.suffix == ".safetensors"
+        known = _says_release(Path(options.truth[0]))
         release = options.truth_release or (None if known else gt.release)
         return load_named(argparse.Namespace(**{**vars(options), "file": options.truth, "release": release}))
     if samples is None or samples.data_set != "3DPW":

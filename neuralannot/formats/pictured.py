@@ -1,0 +1,121 @@
+"""What all formats of picture data sets need of annotations: an image, a box, a camera, one model."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from neuralannot.pseudo_gt import PseudoGT
+
+_ADVICE = {
+    ("smplx", "smpl"): "convert it first: neuralannot convert FILE --to smpl --out smpl.json",
+    ("smpl", "smplx"): "convert it first: neuralannot convert FILE --to smplx --out smplx.json",
+}
+_NAMES = {"smpl": "SMPL", "smplx": "SMPL-X", "mano": "MANO", "flame": "FLAME"}
+_ANY_MODEL = "use --to coco, webdataset or parquet, which hold every model"
+
+
+def require_model(gt: PseudoGT, models: Sequence[str], target: str) -> None:
+    """Raise ValueError that says what to do where a format does not hold the rows' body model."""
+    if gt.model in models:
+        return
+    advice = next((_ADVICE[gt.model, m] for m in models if (gt.model, m) in _ADVICE), _ANY_MODEL)
+    raise ValueError(
+        f"{gt.release}: {target} holds {' and '.join(_NAMES[m] for m in models)} parameters, these are "
+        f"{_NAMES[gt.model]}'s; {advice}"
+    )
+
+
+def pictured(
+    gt: PseudoGT,
+    target: str,
+    *,
+    body_models: str | os.PathLike | None = None,
+    drop_incomplete: bool = False,
+    need_box: bool = True,
+) -> tuple[PseudoGT, np.ndarray]:
+    """The rows in camera space, each with an image and a box, and their boxes (N, 4) px.
+
+    Boxes that are not there are NaN where `need_box` is false. Raises ValueError where there are no
+    annotations or cameras, and for rows without an image or a box unless `drop_incomplete`, which leaves them
+    out with a warning that counts them.
+    """
+    if not gt.joined:
+        raise ValueError(
+            f"{gt.release}: {target} needs images and boxes, these are bare fits; load with annotations= "
+            f"({gt.companions.annotation_name()})"
+        )
+    gt.require_camera()
+    box = gt.box_xywh
+    with np.errstate(invalid="ignore"):
+        whole = np.isfinite(box).all(axis=1) & (box[:, 2:] > 0).all(axis=1)
+    lacking = ~(whole | (not need_box)) | (gt.image_path == "")
+    if lacking.any():
+        first = int(np.flatnonzero(lacking)[0])
+        what = "image" if gt.image_path[first] == "" else "box"
+        said = f"{int(lacking.sum())} of {len(gt)} annotations have no image or no box"
+        if not drop_incomplete:
+            raise ValueError(
+                f"{gt.release}: {said}, which {target} needs; the first is {gt.ids[first]}, without {what}; "
+                "leave them out with --drop-incomplete (drop_incomplete=True)"
+            )
+        warnings.warn(f"{gt.release}: {said}; left out", stacklevel=3)
+        gt, box = gt.rows(~lacking), box[~lacking]
+    return gt.to_camera_space(body_models), box
+
+
+def box_centre(box_xywh: np.ndarray) -> np.ndarray:
+    """(N, 4) boxes -> (N, 2) float64 centres px."""
+    box = np.asarray(box_xywh, np.float64)
+    return box[:, :2] + box[:, 2:] / 2
+
+
+def keypoints_of(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray, str | None]:
+    """The annotated keypoints (N, K, 2) px, their validity (N, K), their set; K = 0 where there are none.
+
+    Warns where there are some that nobody has named, since no order of another file can take them.
+    """
+    points, valid = gt.joints_2d, gt.joints_2d_valid
+    if points is None or valid is None:
+        return np.zeros((len(gt), 0, 2), np.float32), np.zeros((len(gt), 0), bool), None
+    name = gt.joint_set_2d
+    if name is None:
+        warnings.warn(
+            f"{gt.release}: its {points.shape[1]} keypoints are of no known set and are not written",
+            stacklevel=3,
+        )
+    return points, valid, name
+
+
+def camera_joints(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray, str] | None:
+    """The data set's 3D joints (N, K, 3) metres in the cameras' frames, pelvis at the origin.
+
+    With validity (N, K) and the set's name; None where the data set has none, or its file is not there.
+    Rows whose pelvis is missing are not valid.
+    """
+    name = gt.joint_set_world
+    if name is None or "cam/R" not in gt.view:
+        return None
+    try:
+        world = gt.joints_world
+    except (FileNotFoundError, ValueError):
+        return None
+    from neuralannot.cameras import Camera
+    from neuralannot.joint_sets import get_joint_set
+
+    # Of the files' cameras: those of rows that were moved stand at the origin.
+    column = gt.view.column
+    camera = Camera(column("cam/focal"), column("cam/princpt"), column("cam/R"), column("cam/t"))
+    points = camera.world_to_camera(np.asarray(world, np.float32))
+    joints = get_joint_set(name).joints
+    root = joints.index("pelvis") if "pelvis" in joints else 0
+    points = points - points[:, root : root + 1]
+    return points, np.isfinite(points).all(axis=-1), name
+
+
+def body_valid(gt: PseudoGT) -> np.ndarray:
+    """(N,) bool: whether the body of each row was fitted."""
+    return np.asarray(gt.valid["body"], bool)
