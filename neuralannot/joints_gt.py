@@ -10,6 +10,7 @@ import numpy as np
 import simdjson
 
 from neuralannot.boxes import boxes_from_joints
+from neuralannot.cameras import Camera
 from neuralannot.columns import TableStack
 from neuralannot.json_chunks import explain_bad_chunk, json_chunks
 from neuralannot.key_index import KeyIndex
@@ -72,7 +73,7 @@ def _of_side(gt: PseudoGT, name: str) -> str:
 def boxes(gt: PseudoGT) -> np.ndarray:
     """(N, 4) raw boxes px. See `PseudoGT.box_xywh`."""
     if gt.catalogued.data_set == "InterHand2.6M" and gt.joined:
-        joints, camera = joints_world(gt), gt.require_camera()
+        joints, camera = joints_world(gt), world_camera(gt)
         pixels = camera.project(camera.world_to_camera(joints))
         found, _ = boxes_from_joints(pixels, np.isfinite(pixels).all(axis=-1), scale=_HAND_BOX_SCALE)
         return found
@@ -87,6 +88,18 @@ def boxes(gt: PseudoGT) -> np.ndarray:
         assert gt.side is not None
         return np.where((gt.side == "right")[:, None], right, left)
     return gt._annotation("ann/box", "boxes")
+
+
+def world_camera(gt: PseudoGT) -> Camera:
+    """The files' cameras, from the world; those of rows that were moved into their space stand at the origin.
+
+    Raises ValueError that names the companion file where there are none.
+    """
+    column = gt.view.column
+    for prefix in ("cam/", "ann/"):
+        if f"{prefix}R" in gt.view:
+            return Camera(*(column(f"{prefix}{name}") for name in ("focal", "princpt", "R", "t")))
+    return gt.require_camera()
 
 
 def joints_world(gt: PseudoGT) -> np.ndarray:

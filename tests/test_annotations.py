@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from layouts import FILE_NAMES, MOCAP, Row, dump, joints_of, write_release
 from row_checks import check_rows
+from training_runs import studio
 
 from neuralannot import RELEASES, load_pseudo_gt
 
@@ -348,3 +349,14 @@ def test_insta_variety_s_database_is_not_run(tmp_path, released):
     joblib.dump({"ann_id": np.arange(3), "file_name": np.array(["a"])}, written.annotations)
     with pytest.raises(ValueError, match=r"not InstaVariety's database: no img_shape, bbox"):
         load_pseudo_gt(written.path)
+
+
+@pytest.mark.filterwarnings("ignore:no official body models")
+def test_hands_have_the_same_boxes_in_their_cameras_space():
+    """InterHand2.6M's come from its 3D joints, which stay in the world."""
+    folder = studio("interhand26m")
+    (truth,) = (folder / "truth").glob("*_MANO_*.json")
+    gt = load_pseudo_gt(truth, annotations=folder / "annotations" / "InterHand2.6M_train_data.json")
+    boxes = gt.box_xywh
+    assert np.isfinite(boxes).all()
+    np.testing.assert_array_equal(gt.to_camera_space().box_xywh, boxes)

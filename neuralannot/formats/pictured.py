@@ -103,13 +103,10 @@ def camera_joints(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray, str] | None:
         world = gt.joints_world
     except (FileNotFoundError, ValueError):
         return None
-    from neuralannot.cameras import Camera
     from neuralannot.joint_sets import get_joint_set
+    from neuralannot.joints_gt import world_camera
 
-    # Of the files' cameras: those of rows that were moved stand at the origin.
-    column = gt.view.column
-    camera = Camera(column("cam/focal"), column("cam/princpt"), column("cam/R"), column("cam/t"))
-    points = camera.world_to_camera(np.asarray(world, np.float32))
+    points = world_camera(gt).world_to_camera(np.asarray(world, np.float32))
     joints = get_joint_set(name).joints
     root = joints.index("pelvis") if "pelvis" in joints else 0
     points = points - points[:, root : root + 1]
