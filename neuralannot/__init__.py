@@ -9,8 +9,9 @@
 Names load when first used: importing this package does not import torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuralannot.late_names import late_names
 
 __version__ = "0.1.0"
 
@@ -64,12 +65,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(import_module(f"neuralannot.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'neuralannot' has no attribute {name!r}")
+__getattr__ = late_names(__name__, _ROOMS)
 
 
 def __dir__() -> list[str]:

@@ -60,6 +60,20 @@ def _latent(setup: Setup, *, then: str = "", options: RefineOptions | None = Non
     return network(setup, **changes)
 
 
+def _refined_rows(name: str, key: str, start: Mapping[str, Any]) -> tuple[Row, ...]:
+    """What `annotate` does by default from a network (`start`: its changes), and with each option."""
+    variants = (
+        ("", "", None),
+        (", the prior as it ships", "-shipped", _SHIPPED),
+        (", rotations within 0.2 rad of its own", "-near", RefineOptions(near=0.2)),
+        (", every frame its own shape", "-own", _OWN),
+    )
+    return tuple(
+        Row(f"{name}{said}", f"{key}{tail}", partial(refined, start=start, options=options))
+        for said, tail, options in variants
+    )
+
+
 _OPTIMISERS = (
     Row(PUBLISHED, "smplify-published", partial(optimised, setting="published")),
     Row("SMPLify-X, tuned", "smplify-tuned", partial(optimised, setting="tuned")),
@@ -69,33 +83,8 @@ ROWS_3D = (
     Row("network, image", "network-image", _net(**_IMAGE, **_ROTATION)),
     Row("network, joints", "network-joints", _net(**_JOINTS, **_ROTATION)),
     Row(PAPER_S, "network-both", _net(**_BOTH, **_ROTATION)),
-    Row("network, joints, refined", "refined-joints", partial(refined, start={**_JOINTS, **_ROTATION})),
-    Row(
-        "network, joints, refined, the prior as it ships",
-        "refined-joints-shipped",
-        partial(refined, start={**_JOINTS, **_ROTATION}, options=_SHIPPED),
-    ),
-    Row(
-        "network, joints, refined, rotations within 0.2 rad of its own",
-        "refined-joints-near",
-        partial(refined, start={**_JOINTS, **_ROTATION}, options=RefineOptions(near=0.2)),
-    ),
-    Row(BEST, "refined-both", partial(refined, start={**_BOTH, **_ROTATION})),
-    Row(
-        f"{BEST}, the prior as it ships",
-        "refined-both-shipped",
-        partial(refined, start={**_BOTH, **_ROTATION}, options=_SHIPPED),
-    ),
-    Row(
-        "network, image + joints, refined, rotations within 0.2 rad of its own",
-        "refined-both-near",
-        partial(refined, start={**_BOTH, **_ROTATION}, options=RefineOptions(near=0.2)),
-    ),
-    Row(
-        "network, image + joints, refined, every frame its own shape",
-        "refined-both-own",
-        partial(refined, start={**_BOTH, **_ROTATION}, options=_OWN),
-    ),
+    *_refined_rows("network, joints, refined", "refined-joints", {**_JOINTS, **_ROTATION}),
+    *_refined_rows(BEST, "refined-both", {**_BOTH, **_ROTATION}),
     Row("least squares without network", "fitted", refined),
     Row(
         "least squares without network, the prior as it ships",

@@ -1,7 +1,8 @@
 """One human model's parameters as another's: SMPL, SMPL-X, SMPL-H by their meshes; hands, faces exactly."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuralannot.late_names import late_names
 
 if TYPE_CHECKING:
     from neuralannot.conversion.converting import Conversion, convert, convert_parameters, vertices_as
@@ -40,9 +41,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(import_module(f"neuralannot.conversion.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'neuralannot.conversion' has no attribute {name!r}")
+__getattr__ = late_names(__name__, _ROOMS)

@@ -1,7 +1,8 @@
 """Annotations in the formats of other people's code, and other people's fits read as annotations."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuralannot.late_names import late_names
 
 if TYPE_CHECKING:
     from neuralannot.formats.amass import write_amass
@@ -41,9 +42,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(import_module(f"neuralannot.formats.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'neuralannot.formats' has no attribute {name!r}")
+__getattr__ = late_names(__name__, _ROOMS)

@@ -10,8 +10,9 @@ Stands above `neuralannot.train`, whose priors and joints it measures with. Name
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuralannot.late_names import late_names
 
 if TYPE_CHECKING:
     from neuralannot.quality.measure import Quality, measure_quality
@@ -22,9 +23,4 @@ _ROOMS = {"Quality": "measure", "measure_quality": "measure", "quality_summary":
 __all__ = ["Quality", "measure_quality", "quality_summary"]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(import_module(f"neuralannot.quality.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'neuralannot.quality' has no attribute {name!r}")
+__getattr__ = late_names(__name__, _ROOMS)

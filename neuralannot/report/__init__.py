@@ -10,8 +10,9 @@ when first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuralannot.late_names import late_names
 
 if TYPE_CHECKING:
     from neuralannot.report.coverage import Coverage, coverage
@@ -22,9 +23,4 @@ _ROOMS = {"Coverage": "coverage", "coverage": "coverage", "write_report": "page"
 __all__ = ["Coverage", "coverage", "write_report"]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(import_module(f"neuralannot.report.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'neuralannot.report' has no attribute {name!r}")
+__getattr__ = late_names(__name__, _ROOMS)

@@ -6,8 +6,9 @@ asked for: the command line imports this package at every start.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuralannot.late_names import late_names
 
 if TYPE_CHECKING:
     from neuralannot.train.evaluation.comparison import compare
@@ -56,12 +57,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = late_names(__name__, _ROOMS)
 
 
 def __dir__() -> list[str]:
