@@ -432,7 +432,7 @@ def test_a_shape_that_changes_is_refused_or_averaged(walk, tmp_path):
 
 
 def test_what_amass_cannot_hold(walk, photograph, load, tmp_path):
-    with pytest.raises(ValueError, match="MSCOCO has single images"):
+    with pytest.raises(ValueError, match="MSCOCO's have no frame numbers"):
         write_amass(photograph, tmp_path)
     with pytest.raises(ValueError, match="moved into cameras"):
         write_amass(walk.to_camera_space(), tmp_path)

@@ -53,7 +53,7 @@ def test_every_format_writes_where_it_says(to, tmp_path, capsys):
         (("bedlam", "--leave-out", "face"), "leave_out takes expression, hand-joints, got 'face'"),
         (("hmr", "--box-scale", "-1"), "box_scale must be positive"),
         (("webdataset", "--max-mb", "0"), "max_bytes must be positive"),
-        (("amass",), "MSCOCO has single images"),
+        (("amass",), "MSCOCO's have no frame numbers"),
     ],
 )
 def test_mistakes_take_one_line(options, message, tmp_path, capsys):

@@ -58,7 +58,7 @@ def write_amass(
     if name not in _UP or gt.space != "world":
         raise ValueError(
             f"{gt.release}: AMASS holds sequences in the world, "
-            + ("these fits were moved into cameras" if name in _UP else f"{name} has single images")
+            + ("these fits were moved into cameras" if name in _UP else f"{name}'s have no frame numbers")
             + "; use --to parquet or humandata"
         )
     if shape not in ("same", "mean"):
