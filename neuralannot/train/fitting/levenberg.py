@@ -170,20 +170,15 @@ def pose_covariance(
     evidence: Evidence,
     beliefs: Beliefs,
     state: State,
-    *,
-    known_codes: bool = False,
 ) -> Tensor:
     """(B, 3 F, 3 F) float64: how uncertain the pose of a fit is, radians squared.
 
-    The pose's part of the inverse of Gauss and Newton's matrix, with the codes' own uncertainty in it unless
-    they are known (Laplace's approximation): wide where neither joints nor priors say anything.
+    The pose's part of the inverse of Gauss and Newton's matrix, with the codes' own uncertainty in it
+    (Laplace's approximation): wide where neither joints nor priors say anything.
     """
     with torch.no_grad():
-        solver = _Solver(chart, moments, evidence, beliefs, None, fixed_codes=known_codes)
+        solver = _Solver(chart, moments, evidence, beliefs, None, fixed_codes=False)
         matrix, _ = solver.normal(state.to(torch.float64))
-        if known_codes:
-            free = len(chart) - chart.num_codes
-            matrix = matrix[:, :free, :free]
         diagonal = matrix.diagonal(dim1=1, dim2=2)
         # Where there is no joint, a place says nothing and must not make the matrix singular.
         diagonal += 1e-12 * diagonal.amax(1, keepdim=True) + 1e-12
