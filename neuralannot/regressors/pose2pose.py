@@ -23,13 +23,13 @@ from neuralannot.regressors.part_joints import BODY, FACE, HAND, body_regressor
 from neuralannot.regressors.rows import RegressorRows, require_picture_size
 from neuralannot.transforms import mirror_parameters
 
-__all__ = ["PARTS", "Part", "Pose2PoseDataset", "Targets"]
+__all__ = ["FAR_SHAPE", "PARTS", "Part", "Pose2PoseDataset", "Targets"]
 
 Triple = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
 # What all of the samples' rows are read with.
 PICTURE_FIELDS = ("gender", "image_path", "image_size", "params", "valid", "camera")
-_FAR_SHAPE = 3.0  # beyond it in any code a shape is taken for wrong, and the mean one is the target
+FAR_SHAPE = 3.0  # beyond it in any code a shape is taken for wrong, and the mean one is the target
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,7 @@ class Pose2PoseDataset(RegressorRows):
         space = Targets(self.part.input_shape, self.part.heatmap_shape, crop, augmentation, self._mirror)
         depth = np.full(len(self.part.joints), self.part.depth_size)
         own = space.own_joints(sample, depth)
-        fitted = all(v for k, v in sample["valid"].items() if k != "right_hand" and k != "left_hand")
-        if "side" in sample:
-            fitted = sample["valid"][f"{sample['side']}_hand"]
+        fitted = sample["valid"][f"{sample['side']}_hand" if "side" in sample else self.part.name]
         joints, there = self._fit_joints(sample)
         fit = space.fit_joints(sample, joints, there & fitted, root=0, depth=depth)
         params = turned_parameters(sample["params"], augmentation)
@@ -304,7 +302,7 @@ def picture(crop: Crop, augmentation: Augmentation) -> torch.Tensor:
 
 def shape_target(betas: np.ndarray) -> np.ndarray:
     """The codes, or the mean shape's where one of them is far out."""
-    return np.zeros_like(betas) if (np.abs(betas) > _FAR_SHAPE).any() else betas
+    return np.zeros_like(betas) if (np.abs(betas) > FAR_SHAPE).any() else betas
 
 
 def turned_parameters(params: dict[str, np.ndarray], augmentation: Augmentation) -> dict[str, np.ndarray]:

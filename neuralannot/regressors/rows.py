@@ -19,15 +19,15 @@ from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.regressors.augmentation import SampleSeeds
 from neuralannot.row_reader import Entry, RowReader, lay_out
 
-__all__ = ["RegressorRows"]
+__all__ = ["RegressorRows", "require_picture_size"]
 
 
 class RegressorRows(Dataset[Any]):
     """Rows of a `PseudoGT` with columns beside them, for a data set class to make samples of.
 
-    `gt`: the rows, in order; `fields`, `images`, `regressor`, `body_models`, `cache`: of `PseudoGTDataset`.
-    `beside`: name -> (N, ...) column that samples carry too. `seed`: see `SampleSeeds`. What workers get is
-    paths of files; `gt` stays behind.
+    `gt`: the rows, in order; `fields`, `images`, `regressor`, `joints`, `body_models`, `only_valid`, `cache`:
+    of `PseudoGTDataset`. `beside`: name -> (N, ...) column that samples carry too. `seed`: see `SampleSeeds`.
+    What workers get is paths of files; `gt` stays behind.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class RegressorRows(Dataset[Any]):
         regressor: Any = None,
         joints: bool = False,
         body_models: str | os.PathLike | None = None,
+        only_valid: bool = False,
         seed: int | None = None,
         cache: bool = True,
     ) -> None:
@@ -52,6 +53,7 @@ class RegressorRows(Dataset[Any]):
             joints=joints,
             regressor=regressor,
             body_models=body_models,
+            only_valid=only_valid,
             cache=cache,
         )
         self._beside = None
