@@ -46,9 +46,9 @@ def draw_nothing(rng: np.random.Generator) -> Augmentation:
 
 
 def draw_pose2pose(rng: np.random.Generator) -> Augmentation:
-    """As Pose2Pose and Hand4Whole draw: scale 1 +- 0.25, 30 degrees in 6 of 10, colours +- 0.2, half mirrored.
+    """As Pose2Pose and Hand4Whole draw: scale 1 +- 0.25, 30 degrees, colours +- 0.2, half mirrored.
 
-    Scale and rotation are normal, cut at one and at two deviations.
+    In 4 of 10 nothing is turned. Scale and rotation are normal, cut at one and at two deviations.
     """
     scale, rotation = _scale_and_rotation(rng, 0.25)
     return Augmentation(scale, rotation, bool(rng.random() <= 0.5), _color(rng))

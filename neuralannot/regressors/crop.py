@@ -23,7 +23,7 @@ class Crop:
     flip: bool
 
     def at(self, points: np.ndarray) -> np.ndarray:
-        """Points of the image (J, 2) px -> (J, 2) float32 px of the crop; left and right keep their places."""
+        """Points of the image (J, 2) px -> px of the crop, float32; left and right keep their places."""
         seen = np.array(points, np.float64)
         if self.flip:
             seen[:, 0] = self.width - 1 - seen[:, 0]

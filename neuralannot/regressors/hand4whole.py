@@ -116,7 +116,12 @@ class Hand4WholeDataset(RegressorRows):
         fit = space.fit_joints(sample, joints, self._fitted(sample), root=_ROOTS, depth=_DEPTH)
         pose, turns, codes = _parameters(sample, augmentation, mocap=self._mocap)
         targets = {"joint_img": own.image, "joint_cam": own.relative}
-        targets |= {"smplx_joint_img": fit.image, "smplx_joint_cam": fit.relative, "smplx_pose": pose, **codes}
+        targets |= {
+            "smplx_joint_img": fit.image,
+            "smplx_joint_cam": fit.relative,
+            "smplx_pose": pose,
+            **codes,
+        }
         meta = {"joint_valid": own.valid, "joint_trunc": own.inside, "is_3D": float(self._solid)}
         meta |= {"smplx_joint_valid": fit.valid, "smplx_joint_trunc": fit.inside, "smplx_pose_valid": turns}
         meta |= {"smplx_shape_valid": float(sample["valid"]["body"])}

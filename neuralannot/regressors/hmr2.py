@@ -13,10 +13,12 @@ import numpy as np
 
 from neuralannot.formats.hmr import BOX_SCALE
 from neuralannot.formats.keypoint_orders import OPENPOSE_COUNT, SPIN_COUNT, reordered
-from neuralannot.formats.pictured import camera_joints, keypoints_of, pictured_rows, require_model
+from neuralannot.formats.pictured import keypoints_of, pictured_rows, require_model
+from neuralannot.joint_sets import JOINT_SETS
 from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.regressors.augmentation import Augmentation, Draw, draw_hmr2
 from neuralannot.regressors.crop import cut_crop, turned
+from neuralannot.regressors.own_joints import own_joints
 from neuralannot.regressors.pose2pose import PICTURE_FIELDS, checked_split, turned_parameters
 from neuralannot.regressors.rows import RegressorRows, require_picture_size
 
@@ -163,15 +165,22 @@ class Hmr2Dataset(RegressorRows):
 
 
 def _keypoints(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 44, 3) px and 1 or 0, (N, 44, 4) metres about the pelvis and 1 or 0: OpenPose's 25, SPIN's 19."""
-    points, valid, joint_set = keypoints_of(gt)
-    body = reordered(points, valid, "openpose", joint_set, OPENPOSE_COUNT)
-    extra = reordered(points, valid, "spin", joint_set, SPIN_COUNT)[:, :_EXTRA_COUNT]
-    flat, solid = _no_keypoints(len(gt))
-    flat = np.concatenate([body, extra], axis=1)
-    found = camera_joints(gt)
-    if found is not None:
-        solid[:, OPENPOSE_COUNT:] = reordered(found[0], found[1], "spin", found[2], SPIN_COUNT)[:, :_EXTRA_COUNT]
+    """(N, 44, 3) px and 1 or 0, (N, 44, 4) metres about the pelvis and 1 or 0: OpenPose's 25, SPIN's 19.
+
+    MoCap data sets annotate no pixels: those are where the cameras see their 3D joints.
+    """
+    _, solid = _no_keypoints(len(gt))
+    if gt.joint_set_world is None:
+        points, valid, joint_set = keypoints_of(gt)
+        body = reordered(points, valid, "openpose", joint_set, OPENPOSE_COUNT)
+        extra = reordered(points, valid, "spin", joint_set, SPIN_COUNT)[:, :_EXTRA_COUNT]
+        return np.concatenate([body, extra], axis=1), solid
+    own = own_joints(gt, JOINT_SETS[gt.joint_set_world].joints, "pelvis")
+    assert own.relative is not None
+    flat, _ = _no_keypoints(len(gt))
+    for out, points in ((flat, own.image), (solid, own.relative)):
+        found = reordered(points, own.valid, "spin", gt.joint_set_world, SPIN_COUNT)
+        out[:, OPENPOSE_COUNT:] = found[:, :_EXTRA_COUNT]
     return flat, solid
 
 

@@ -22,7 +22,9 @@ _CONTOUR = JOINT_SETS["coco-wholebody-face-68"].joints[:17]
 
 def _joint_set(name: str, joints: Sequence[str]) -> JointSet:
     names = list(joints)
-    pairs = [(k, names.index(j.replace("left_", "right_", 1))) for k, j in enumerate(names) if j[:5] == "left_"]
+    pairs = [
+        (k, names.index(j.replace("left_", "right_", 1))) for k, j in enumerate(names) if j[:5] == "left_"
+    ]
     return JointSet(name, tuple(joints), flip_pairs=tuple(pairs))
 
 
@@ -73,11 +75,25 @@ WHOLE_BODY = _joint_set(
 
 # SMPL's vertices that Pose2Pose takes for joints; smplx's own are others.
 _SMPL_VERTICES = {
-    **{"left_index1": 2274, "left_middle1": 2270, "left_ring1": 2293, "left_pinky1": 2173},
-    **{"right_index1": 5595, "right_middle1": 5675, "right_ring1": 5636, "right_pinky1": 5655},
-    **{"nose": 331, "left_eye": 2802, "right_eye": 6262, "left_ear": 3489, "right_ear": 3990},
-    **{"left_big_toe": 3292, "left_small_toe": 3313, "left_heel": 3468},
-    **{"right_big_toe": 6691, "right_small_toe": 6713, "right_heel": 6858},
+    "left_index1": 2274,
+    "left_middle1": 2270,
+    "left_ring1": 2293,
+    "left_pinky1": 2173,
+    "right_index1": 5595,
+    "right_middle1": 5675,
+    "right_ring1": 5636,
+    "right_pinky1": 5655,
+    "nose": 331,
+    "left_eye": 2802,
+    "right_eye": 6262,
+    "left_ear": 3489,
+    "right_ear": 3990,
+    "left_big_toe": 3292,
+    "left_small_toe": 3313,
+    "left_heel": 3468,
+    "right_big_toe": 6691,
+    "right_small_toe": 6713,
+    "right_heel": 6858,
 }
 
 

@@ -91,7 +91,9 @@ class Pose2MeshDataset(RegressorRows):
         )
         self._human36, self._coco = human36, coco
         if len(gt):
-            self._joints_of(self._model_of("neutral", "right" if gt.model == "mano" else None))  # raises early
+            self._joints_of(
+                self._model_of("neutral", "right" if gt.model == "mano" else None)
+            )  # raises early
 
     @property
     def _count(self) -> int:
@@ -236,9 +238,7 @@ class Pose2MeshDataset(RegressorRows):
         turn = float(np.clip(rng.normal() * self._rotate, -limit, limit))
         return (0.0 if rng.random() <= 0.5 else turn), flip
 
-    def _pose2d(
-        self, image: np.ndarray, turn: float, *, flip: bool, rng: np.random.Generator
-    ) -> np.ndarray:
+    def _pose2d(self, image: np.ndarray, turn: float, *, flip: bool, rng: np.random.Generator) -> np.ndarray:
         """(J, 2) float32 of mean 0 and deviation 1 in x and in y."""
         height, width = INPUT_SHAPE
         box = _tight_box(image, width / height)

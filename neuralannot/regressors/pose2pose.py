@@ -332,6 +332,8 @@ def _regressor(model: str, body_models: str | os.PathLike | None) -> tuple[Any, 
 
 def _order(names: tuple[str, ...], joints: JointSet) -> np.ndarray:
     """Where the part's joints are among those of the rows, as far as they have them."""
-    called = [name.removeprefix("right_").removeprefix("left_") for name in names] if joints is HAND else names
+    called = (
+        [name.removeprefix("right_").removeprefix("left_") for name in names] if joints is HAND else names
+    )
     index = {name: k for k, name in enumerate(called)}
     return np.array([index[name] for name in joints.joints if name in index])

@@ -47,9 +47,7 @@ def coco_errors(points: np.ndarray, area: float, rng: np.random.Generator) -> np
     """
     found = np.array(points, np.float64)
     # Distances at which the similarity falls to 0.85, 0.5 and 0.1.
-    near, middle, far = (
-        np.sqrt(-2 * area * (2 * COCO_SIGMAS) ** 2 * np.log(s)) for s in (0.85, 0.5, 0.1)
-    )
+    near, middle, far = (np.sqrt(-2 * area * (2 * COCO_SIGMAS) ** 2 * np.log(s)) for s in (0.85, 0.5, 0.1))
     for joint in range(len(found)):
         own, other = found[joint].copy(), found[_MIRROR[joint]].copy()
         paired = bool(_MIRROR[joint] != joint)
