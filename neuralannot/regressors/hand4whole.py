@@ -179,7 +179,7 @@ def _parameters(
 def _part_boxes(
     sample: dict[str, Any], space: Targets, augmentation: Augmentation
 ) -> dict[str, tuple[np.ndarray, np.ndarray, bool]]:
-    """Centre (2,) and size (2,) in the heatmap's units, and whether there is one, by the names of `_BOXES`."""
+    """Centre (2,) and size (2,) in the heatmap's units, whether there is one, by `_BOXES`."""
     found = {}
     for name in _BOXES:
         source = _MIRRORED.get(name, name) if augmentation.flip else name

@@ -148,10 +148,7 @@ class Pose2MeshDataset(RegressorRows):
     def __getitem__(self, index: int) -> Any:
         sample = self._sample(index)
         rng = self._generator(index)
-        if self._model == "mano":
-            posed = self._hand(sample)
-        else:
-            posed = self._body(sample)
+        posed = self._hand(sample) if self._model == "mano" else self._body(sample)
         if not np.isfinite(posed["image"]).all():  # behind the camera: nothing to learn from
             posed |= {"image": np.zeros_like(posed["image"])}
             posed |= {name: False for name in posed if name.endswith("_valid")}
@@ -275,11 +272,10 @@ def _noise_of(noise: bool | Sequence[Mapping[str, Any]], input_joints: str) -> b
                 "data/Human36M/noise_stats.py"
             )
         return NormalErrors.of(noise)
-    if input_joints == "mano" or noise is not True:
-        raise ValueError(
-            f"noise of the joints {input_joints!r} must be {'True or False' if input_joints == 'coco' else 'False'}"
-            f"{'; give detections=' if input_joints == 'mano' else ''}"
-        )
+    if input_joints == "mano":
+        raise ValueError("there are no made-up errors of hands: noise must be False; give detections=")
+    if noise is not True:
+        raise ValueError("noise of the joints 'coco' must be True or False, which kind there is is known")
     return True
 
 
@@ -331,7 +327,7 @@ def _tight_box(points: np.ndarray, aspect: float) -> np.ndarray:
 
 
 def _distance_2d(image: np.ndarray, coco: np.ndarray, sample: dict[str, Any]) -> float:
-    """Pixels between the fit's COCO joints and the annotated ones where the pose's box is 64 px; NaN for none."""
+    """Pixels between the fit's COCO joints and the annotated ones in a crop of 64 px; NaN for none."""
     seen = sample["own_valid"]
     if not seen.any():
         return float("nan")

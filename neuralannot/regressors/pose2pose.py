@@ -67,8 +67,8 @@ class Pose2PoseDataset(RegressorRows):
     `drop_incomplete`: leaves out rows without image or box, which are an error otherwise. `seed`: for numbers
     that follow from it, the epoch (`set_epoch`) and the row; else from `torch.manual_seed`.
 
-    A sample is `inputs, targets, meta_info`, dicts of arrays that torch's own collation takes; docs/regressors.md
-    lists the keys. Raises ValueError for another model (what to convert), rows that cannot be cropped and
+    A sample is `inputs, targets, meta_info`, dicts of arrays that torch's own collation takes;
+    docs/regressors.md lists the keys. Raises ValueError for another model (what to convert), rows that cannot be cropped and
     images of another size than annotated; FileNotFoundError for images and files that are not there.
     """
 
@@ -278,8 +278,8 @@ def cropped_rows(
         if not drop_incomplete:
             row = int(np.flatnonzero(~valid)[0])
             raise ValueError(
-                f"{gt.release}: {said}; the first is {gt.ids[row]}'s, {box[row].tolist()}; leave them out with "
-                "drop_incomplete=True"
+                f"{gt.release}: {said}; the first is {gt.ids[row]}'s, {box[row].tolist()}; leave them out "
+                "with drop_incomplete=True"
             )
         warnings.warn(f"{gt.release}: {said}; left out", stacklevel=3)
         gt, boxes = gt.rows(valid), boxes[valid]
@@ -332,8 +332,7 @@ def _regressor(model: str, body_models: str | os.PathLike | None) -> tuple[Any, 
 
 def _order(names: tuple[str, ...], joints: JointSet) -> np.ndarray:
     """Where the part's joints are among those of the rows, as far as they have them."""
-    called = (
-        [name.removeprefix("right_").removeprefix("left_") for name in names] if joints is HAND else names
-    )
-    index = {name: k for k, name in enumerate(called)}
+    if joints is HAND:
+        names = tuple(name.removeprefix("right_").removeprefix("left_") for name in names)
+    index = {name: k for k, name in enumerate(names)}
     return np.array([index[name] for name in joints.joints if name in index])

@@ -26,7 +26,7 @@ _TRIES = 256  # candidates that a place is picked from
 
 
 def _by_group(**rates: float) -> np.ndarray:
-    """(17,) of the groups of COCO's keypoints: nose, face (eyes, ears), shoulders, arms, hips, knees, ankles."""
+    """(17,) of the groups of COCO's keypoints: nose, face, shoulders, arms, hips, knees, ankles."""
     groups = ["nose"] + ["face"] * 4 + ["shoulders"] * 2 + ["arms"] * 4
     groups += ["hips"] * 2 + ["knees"] * 2 + ["ankles"] * 2
     return np.array([rates[group] for group in groups])
