@@ -68,8 +68,9 @@ class Pose2PoseDataset(RegressorRows):
     that follow from it, the epoch (`set_epoch`) and the row; else from `torch.manual_seed`.
 
     A sample is `inputs, targets, meta_info`, dicts of arrays that torch's own collation takes;
-    docs/regressors.md lists the keys. Raises ValueError for another model (what to convert), rows that cannot be cropped and
-    images of another size than annotated; FileNotFoundError for images and files that are not there.
+    docs/regressors.md lists the keys. Raises ValueError for another model (what to convert), rows that cannot
+    be cropped and images of another size than annotated; FileNotFoundError for images and files that are not
+    there.
     """
 
     def __init__(
