@@ -93,7 +93,8 @@ def affine_of(cx, cy, w, h, out_w, out_h, rotation):
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     source = [np.zeros(2), turn @ [0, h / 2], turn @ [w / 2, 0]]
     target = [np.zeros(2), np.array([0, out_h / 2]), np.array([out_w / 2, 0])]
-    source, target = np.array(source) + (cx, cy), np.array(target) + (out_w / 2, out_h / 2)
+    source = np.add(source, (cx, cy))
+    target = np.add(target, (out_w / 2, out_h / 2))
     return cv2.getAffineTransform(source.astype(np.float32), target.astype(np.float32))
 
 
