@@ -149,12 +149,16 @@ class Pose2MeshDataset(RegressorRows):
         sample = self._sample(index)
         rng = self._generator(index)
         posed = self._hand(sample) if self._model == "mano" else self._body(sample)
-        if not np.isfinite(posed["image"]).all():  # behind the camera: nothing to learn from
-            posed |= {"image": np.zeros_like(posed["image"])}
-            posed |= {name: False for name in posed if name.endswith("_valid")}
-            posed |= {k: np.zeros_like(posed[k]) for k in ("mesh", "lifted", "regressed")}
+        seen = bool(np.isfinite(posed["image"]).all())
+        if not seen:  # behind the camera: nothing to learn from
+            posed = {
+                name: np.zeros_like(value) if isinstance(value, np.ndarray) else False
+                for name, value in posed.items()
+            }
         turn, flip = self._drawn(rng)
-        pose2d = self._pose2d(posed["image"], turn, flip=flip, rng=rng)
+        pose2d = posed["image"].astype(np.float32)
+        if seen:
+            pose2d = self._pose2d(posed["image"], turn, flip=flip, rng=rng)
         if self.network == "posenet":
             lifted = turned(posed["lifted"], turn)
             if flip:
