@@ -49,20 +49,25 @@ def coco_errors(points: np.ndarray, area: float, rng: np.random.Generator) -> np
     # Distances at which the similarity falls to 0.85, 0.5 and 0.1.
     near, middle, far = (np.sqrt(-2 * area * (2 * COCO_SIGMAS) ** 2 * np.log(s)) for s in (0.85, 0.5, 0.1))
     for joint in range(len(found)):
-        own, other = found[joint].copy(), found[_MIRROR[joint]].copy()
-        paired = bool(_MIRROR[joint] != joint)
-        good = 1 - _JITTER[joint] - _MISS[joint] - _INVERSION[joint]
-        kinds = [
-            (good, _ring(rng, own, 0, near[joint], other if paired else None)),
-            (_JITTER[joint], _ring(rng, own, near[joint], middle[joint], other if paired else None)),
-            (_MISS[joint], _missed(rng, own, other if paired else None, middle[joint], far[joint])),
-        ]
-        if paired:
-            kinds.append((_INVERSION[joint], _ring(rng, other, 0, middle[joint], own)))
-        rates = np.array([rate if len(places) else 0.0 for rate, places in kinds])
-        if rates.sum() > 0:
-            places = kinds[rng.choice(len(kinds), p=rates / rates.sum())][1]
-            found[joint] = places[rng.integers(len(places))]
+        own, other = found[joint].copy(), None
+        if _MIRROR[joint] != joint:
+            other = found[_MIRROR[joint]].copy()
+        rates = np.array([0.0, _JITTER[joint], _MISS[joint], _INVERSION[joint]])
+        rates[0] = 1 - rates.sum()
+        while rates.sum() > 0:
+            kind = rng.choice(4, p=rates / rates.sum())
+            if kind == 0:
+                places = _ring(rng, own, 0, near[joint], other)
+            elif kind == 1:
+                places = _ring(rng, own, near[joint], middle[joint], other)
+            elif kind == 2:
+                places = _missed(rng, own, other, middle[joint], far[joint])
+            else:
+                places = np.zeros((0, 2)) if other is None else _ring(rng, other, 0, middle[joint], own)
+            if len(places):
+                found[joint] = places[rng.integers(len(places))]
+                break
+            rates[kind] = 0
     return found.astype(np.float32)
 
 
