@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuralannot.boxes import apply_affine, crop_affine
+from neuralannot.boxes import apply_affine, crop_affine, invert_affine
 from neuralannot.regressors.augmentation import Augmentation
 
 __all__ = ["Crop", "cut_crop", "turned", "turned_root"]
@@ -31,27 +31,50 @@ class Crop:
 
 
 def cut_crop(
-    image: np.ndarray, box_xywh: np.ndarray, shape: tuple[int, int], augmentation: Augmentation
+    image: np.ndarray,
+    box_xywh: np.ndarray,
+    shape: tuple[int, int],
+    augmentation: Augmentation,
+    *,
+    dtype: type[np.generic] | None = None,
 ) -> Crop:
     """Cut `box_xywh` (4,) px, changed as `augmentation` says, out of an image; `shape` height, width px.
 
-    As these regressors cut: `cv2.warpAffine`, bilinear, of the mirrored image where it is mirrored, in the
-    image's own type, black where there is no image; colours are left to the caller.
+    As these regressors cut: `cv2.warpAffine`, bilinear, of the mirrored image where it is mirrored, black
+    where there is no image; in the image's own type, or in `dtype`. Colours are left to the caller.
     """
-    import cv2
-
     height, width = shape
     box = np.asarray(box_xywh, np.float64)
     centre = box[:2] + box[2:] / 2 + box[2:] * augmentation.shift
     image_width = image.shape[1]
     if augmentation.flip:
-        image = image[:, ::-1]
         centre[0] = image_width - 1 - centre[0]
     extent = box[2:] * augmentation.scale
     grown = np.concatenate([centre - extent / 2, extent])
     affine = crop_affine(grown, (width, height), rotation=np.deg2rad(augmentation.rotation))
-    picture = cv2.warpAffine(np.ascontiguousarray(image), affine, (width, height), flags=cv2.INTER_LINEAR)
+    picture = _warped(image, affine, shape, flip=augmentation.flip, dtype=dtype or image.dtype.type)
     return Crop(picture, affine, image_width, augmentation.flip)
+
+
+def _warped(
+    image: np.ndarray, affine: np.ndarray, shape: tuple[int, int], *, flip: bool, dtype: type[np.generic]
+) -> np.ndarray:
+    """`cv2.warpAffine`, of the part of the image that the crop shows."""
+    import cv2
+
+    height, width = shape
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]])
+    seen = apply_affine(invert_affine(affine), corners)
+    limit = np.array(image.shape[1::-1])
+    low = np.clip(np.floor(seen.min(axis=0)) - 2, 0, limit).astype(int)
+    high = np.clip(np.ceil(seen.max(axis=0)) + 3, low, limit).astype(int)
+    if (low == high).any():
+        return np.zeros((height, width, image.shape[2]), dtype)
+    (x, y), (end, bottom) = low, high
+    part = image[y:bottom, limit[0] - end : limit[0] - x][:, ::-1] if flip else image[y:bottom, x:end]
+    moved = affine.astype(np.float64)
+    moved[:, 2] += moved[:, :2] @ low
+    return cv2.warpAffine(np.ascontiguousarray(part, dtype), moved, (width, height), flags=cv2.INTER_LINEAR)
 
 
 def turned(points: np.ndarray, rotation: float) -> np.ndarray:

@@ -104,7 +104,7 @@ class Hand4WholeDataset(RegressorRows):
         sample = self._sample(index)
         require_picture_size(sample)
         augmentation = self._augment(self._generator(index))
-        crop = cut_crop(sample["image"].astype(np.float32), sample["crop_box"], INPUT_SHAPE, augmentation)
+        crop = cut_crop(sample["image"], sample["crop_box"], INPUT_SHAPE, augmentation, dtype=np.float32)
         inputs = {"img": picture(crop, augmentation)}
         if self.split == "test":
             mesh = self._posed(sample["params"], sample["gender"]).vertices[0].numpy()

@@ -105,7 +105,7 @@ class Pose2PoseDataset(RegressorRows):
             gt,
             images=images,
             fields=(*PICTURE_FIELDS, *(("side",) if gt.model == "mano" else ())),
-            regressor=regressor,
+            regressor=regressor if split == "train" else None,
             joints=split == "train",
             body_models=body_models,
             beside=beside,
@@ -122,7 +122,7 @@ class Pose2PoseDataset(RegressorRows):
         if "side" in sample:  # all hands are right ones
             augmentation = replace(augmentation, flip=sample["side"] == "left")
         crop = cut_crop(
-            sample["image"].astype(np.float32), sample["crop_box"], self.part.input_shape, augmentation
+            sample["image"], sample["crop_box"], self.part.input_shape, augmentation, dtype=np.float32
         )
         inputs = {"img": picture(crop, augmentation)}
         if self.split == "test":
