@@ -58,6 +58,7 @@ def test_unknown_names_are_attribute_errors():
 def test_importing_does_not_pay_for_torch():
     code = (
         "import sys, neuralannot, neuralannot.loading, neuralannot.train, neuralannot.quality\n"
+        "import neuralannot.formats, neuralannot.regressors\n"
         "heavy = {'torch', 'smplx', 'trimesh', 'cv2', 'scipy.spatial'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -90,6 +90,11 @@ class BodyModel(nn.Module):
         return self._surface.num_vertices
 
     @property
+    def vertex_joints(self) -> Tensor:
+        """(E,) int64: the vertices that are joints, those after the skeleton's in `joint_names`, smplx's."""
+        return self._landmarks.vertices
+
+    @property
     def parents(self) -> Tensor:
         """(J,) int64: each joint's parent, -1 for the root's."""
         return torch.tensor(self._skeleton.parents)

@@ -37,7 +37,15 @@ def pictured(
     drop_incomplete: bool = False,
     need_box: bool = True,
 ) -> tuple[PseudoGT, np.ndarray]:
-    """The rows in camera space, each with an image and a box, and their boxes (N, 4) px.
+    """The rows of `pictured_rows` in camera space, and their boxes (N, 4) px."""
+    gt, box = pictured_rows(gt, target, drop_incomplete=drop_incomplete, need_box=need_box)
+    return gt.to_camera_space(body_models), box
+
+
+def pictured_rows(
+    gt: PseudoGT, target: str, *, drop_incomplete: bool = False, need_box: bool = True
+) -> tuple[PseudoGT, np.ndarray]:
+    """The rows with a camera, an image and a box each, in their own space, and their boxes (N, 4) px.
 
     Boxes that are not there are NaN where `need_box` is false. Raises ValueError where there are no
     annotations or cameras, and for rows without an image or a box unless `drop_incomplete`, which leaves them
@@ -64,7 +72,7 @@ def pictured(
             )
         warnings.warn(f"{gt.release}: {said}; left out", stacklevel=3)
         gt, box = gt.rows(~lacking), box[~lacking]
-    return gt.to_camera_space(body_models), box
+    return gt, box
 
 
 def box_centre(box_xywh: np.ndarray) -> np.ndarray:
