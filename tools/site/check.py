@@ -1,6 +1,6 @@
 """Looks through the built site: nothing is loaded from elsewhere, and the reference has every public name.
 
-    python tools/site/check.py site
+python tools/site/check.py site
 """
 
 from __future__ import annotations
@@ -53,10 +53,14 @@ def loaded_from_elsewhere(site: Path) -> list[str]:
     for page in sorted(site.rglob("*.html")):
         loads = _Loads()
         loads.feed(page.read_text(encoding="utf-8"))
-        found += [f"{page.relative_to(site)}: {x}" for x in loads.found if x.startswith(("http:", "https:", "//"))]
+        found += [
+            f"{page.relative_to(site)}: {x}" for x in loads.found if x.startswith(("http:", "https:", "//"))
+        ]
     for sheet in sorted(site.rglob("*.css")):
         text = sheet.read_text(encoding="utf-8")
-        found += [f"{sheet.relative_to(site)}: {x}" for x in ("url(http", 'url("http', "@import") if x in text]
+        found += [
+            f"{sheet.relative_to(site)}: {x}" for x in ("url(http", 'url("http', "@import") if x in text
+        ]
     return found
 
 

@@ -31,7 +31,9 @@ def as_markdown(text: str, known: set[str]) -> str:
             if not in_list and lines and lines[-1]:
                 lines.append("")
             start = found.start("text")
-            lines.append(f"- **{line[: start - 2].replace('`', '').replace('*', chr(92) + '*')}**: {found['text']}")
+            lines.append(
+                f"- **{line[: start - 2].replace('`', '').replace('*', chr(92) + '*')}**: {found['text']}"
+            )
             in_list = True
         elif in_list and line and not line.startswith(" "):
             lines += ["", line] if lines[-1] else [line]
