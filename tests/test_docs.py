@@ -1,7 +1,7 @@
 """The code in README.md and docs/ runs, and the site that is made of them is whole.
 
-A guide is read in pieces: its Python blocks run one after another, its command lines in a folder of their own. A
-tutorial or a how-to is followed from its first line to its last: its blocks run in their order, in one folder.
+A guide is read in pieces: its Python blocks run one after another, its command lines in a folder apart.
+A tutorial or a how-to is followed from its first line to its last: its blocks in their order, in one folder.
 """
 
 import importlib
@@ -19,11 +19,8 @@ from neuralannot.demo import SAMPLE
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-_FOLLOWED = [
-    DOCS / "getting_started.md",
-    *sorted(DOCS.glob("howto/*.md")),
-    *sorted(DOCS.glob("tutorials/*.md")),
-]
+_FOLLOWED = [DOCS / "getting_started.md", *sorted(DOCS.glob("howto/*.md"))]
+_FOLLOWED += sorted(DOCS.glob("tutorials/*.md"))
 _GUIDES = [ROOT / "README.md", *(page for page in sorted(DOCS.glob("*.md")) if page not in _FOLLOWED)]
 PAGES = [*_GUIDES, *_FOLLOWED, *sorted(DOCS.glob("reference/*.md"))]
 # Pages that train a network: the rest takes seconds.
@@ -133,11 +130,15 @@ def test_every_page_is_in_the_navigation():
     assert set(listed) - pages == set(), "pages of `nav` that are not there"
 
 
+def shown_in_reference() -> set[str]:
+    """What pages of the reference show: `::: neuralannot.cameras`."""
+    text = "\n".join(page.read_text() for page in DOCS.glob("reference/*.md"))
+    return set(re.findall(r"^::: (\S+)$", text, re.M))
+
+
 def test_the_reference_has_every_package_that_says_what_is_public():
     """One of names and docstrings is `tools/site/check.py`, which `make docs` runs on what was built."""
-    shown = set(
-        re.findall(r"^::: (\S+)$", "\n".join(p.read_text() for p in DOCS.glob("reference/*.md")), re.M)
-    )
+    shown = shown_in_reference()
     packages = {"neuralannot"} | {
         module.name
         for module in pkgutil.walk_packages(neuralannot.__path__, "neuralannot.")
@@ -149,9 +150,7 @@ def test_the_reference_has_every_package_that_says_what_is_public():
 
 
 def test_what_pages_and_examples_import_is_in_the_reference():
-    shown = set(
-        re.findall(r"^::: (\S+)$", "\n".join(p.read_text() for p in DOCS.glob("reference/*.md")), re.M)
-    )
+    shown = shown_in_reference()
     code = [c for page in PAGES for kind, c in all_blocks(page) if kind == "python"]
     code += [path.read_text() for path in (ROOT / "examples").glob("*.py")]
     used = set(re.findall(r"^from (neuralannot\S*) import ", "\n".join(code), re.M)) - {"neuralannot.demo"}

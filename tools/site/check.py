@@ -73,7 +73,7 @@ def public_packages() -> Iterator[str]:
 
 
 def public_names() -> dict[str, set[str]]:
-    """`neuralannot.train.data.read_samples` and so on, all that packages list in `__all__`: with its other paths."""
+    """All that packages list in `__all__`, `neuralannot.quality.Quality` say: with its other path."""
     names: dict[str, set[str]] = {}
     for package in public_packages():
         module = importlib.import_module(package)

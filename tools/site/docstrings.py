@@ -4,7 +4,8 @@ Docstrings here are plain text. Three habits of theirs need a word of explanatio
 
 - lines `name: what it is`, with continuations indented, become a list;
 - a comment `#: ...` above a constant is its docstring;
-- fields of configurations, `name: int = _about(default, "text")`, have the text as docstring, the default as value.
+- fields of configurations, `name: int = _about(default, "text")`, have the text as docstring and the
+  default as value.
 """
 
 from __future__ import annotations
@@ -30,10 +31,8 @@ def as_markdown(text: str, known: set[str]) -> str:
         if found and names[0].lstrip("*") in known:
             if not in_list and lines and lines[-1]:
                 lines.append("")
-            start = found.start("text")
-            lines.append(
-                f"- **{line[: start - 2].replace('`', '').replace('*', chr(92) + '*')}**: {found['text']}"
-            )
+            name = line[: found.start("text") - 2].replace("`", "").replace("*", r"\*")
+            lines.append(f"- **{name}**: {found['text']}")
             in_list = True
         elif in_list and line and not line.startswith(" "):
             lines += ["", line] if lines[-1] else [line]
