@@ -11,7 +11,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import smplx
 from processes import Process
+from smplx_layers import open_layer
 
 import neuralannot
 from neuralannot import cli
@@ -62,7 +64,9 @@ def data(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:no official body models")
 @pytest.mark.parametrize("page", _GUIDES, ids=lambda p: p.name)
-def test_python_blocks_run(page, data):
+def test_python_blocks_run(page, data, monkeypatch):
+    # A page that compares with smplx: its layer, on the open body.
+    monkeypatch.setattr(smplx, "create", lambda folder, model: open_layer(model))
     names: dict[str, object] = {}
     for code in blocks(page, "python"):
         run_python(code, page, names)
