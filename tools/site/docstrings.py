@@ -15,31 +15,50 @@ from typing import Any
 
 import griffe
 
-_ITEM = re.compile(r"(?P<names>[*`]*\w+[*`]*(?:(?:, | and )[*`]*\w+[*`]*)*)(?: \([^()]*\))?: (?P<text>.*)")
+_ITEM = re.compile(r"(?P<names>[*`]*\w+[*`]*(?:(?:, | and )[*`]*\w+[*`]*)*)(?: \([^()]*\))?: .*")
 _UNDERLINED = re.compile(r"^(\w+)\n-{3,}$", re.M)
 _SECTIONS = {"Args", "Returns", "Raises", "Yields", "Example", "Examples", "Note", "Warning"}
 
 
 def as_markdown(text: str, known: set[str]) -> str:
-    """A docstring whose lines `name: text` are a Markdown list, where the first name is among `known`."""
-    text = _UNDERLINED.sub(r"**\1**\n", text)
+    """A docstring whose lines `name: text` are a Markdown list, where the first name is among `known`.
+
+    Such lines stand together, continuations indented. A sentence that begins like one goes on at the margin,
+    and stays a sentence.
+    """
+    source = _UNDERLINED.sub(r"**\1**\n", text).split("\n")
     lines: list[str] = []
-    in_list = False
-    for line in text.split("\n"):
-        found = _ITEM.fullmatch(line)
-        names = re.split(r", | and ", found["names"].replace("`", "")) if found else []
-        if found and names[0].lstrip("*") in known:
-            if not in_list and lines and lines[-1]:
+    for number, line in enumerate(source):
+        if _is_item(line, known) and _is_item_or_apart((*source, "")[number + 1], known):
+            if lines and lines[-1] and not lines[-1].startswith(("- ", " ")):
                 lines.append("")
-            name = line[: found.start("text") - 2].replace("`", "").replace("*", r"\*")
-            lines.append(f"- **{name}**: {found['text']}")
-            in_list = True
-        elif in_list and line and not line.startswith(" "):
-            lines += ["", line] if lines[-1] else [line]
-            in_list = False
+            names, _, said = line.partition(": ")
+            shown = names.replace("`", "").replace("*", r"\*")
+            lines.append(f"- **{shown}**: {said}")
         else:
+            if line and not line.startswith(" ") and lines and _in_list(lines):
+                lines.append("")
             lines.append(line)
     return "\n".join(lines)
+
+
+def _is_item(line: str, known: set[str]) -> bool:
+    found = _ITEM.fullmatch(line)
+    return found is not None and re.split(r", | and |\W", found["names"].strip("*`"))[0] in known
+
+
+def _is_item_or_apart(line: str, known: set[str]) -> bool:
+    return not line or line.startswith((" ", "Raises ")) or _is_item(line, known)
+
+
+def _in_list(lines: list[str]) -> bool:
+    """Whether the last line is an item's, or one of its continuations."""
+    for line in reversed(lines):
+        if line.startswith("- "):
+            return True
+        if not line.startswith(" "):
+            return False
+    return False
 
 
 class PlainDocstrings(griffe.Extension):
