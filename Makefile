@@ -1,4 +1,5 @@
 # `make demo`: set up and run the main job on what the package ships. `make test`: set up and run the tests.
+# `make docs`: the docs site, into site/.
 # `make studio`: from nothing to a trained annotator, its annotations and their errors, in 20 minutes on two cores.
 PYTHON ?= python3
 VENV := .venv

@@ -4,18 +4,17 @@ A guide is read in pieces: its Python blocks run one after another, its command 
 A tutorial or a how-to is followed from its first line to its last: its blocks in their order, in one folder.
 """
 
-import importlib
-import pkgutil
+import importlib.util
 import re
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import smplx
 from processes import Process
 from smplx_layers import open_layer
 
-import neuralannot
 from neuralannot import cli
 from neuralannot.demo import SAMPLE
 
@@ -140,14 +139,44 @@ def shown_in_reference() -> set[str]:
     return set(re.findall(r"^::: (\S+)$", text, re.M))
 
 
+def tool(name: str) -> ModuleType:
+    """A module of `tools/site`."""
+    spec = importlib.util.spec_from_file_location(f"site_{name}", ROOT / "tools" / "site" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_lists_of_arguments_in_docstrings_are_lists():
+    pytest.importorskip("griffe")
+    as_markdown = tool("docstrings").as_markdown
+    text = "Do it.\n\nfolder: where\n    it is.\nevery: which.\nRaises ValueError.\n\n`folder`: of this\nor that."
+    items = "Do it.\n\n- **folder**: where\n    it is.\n- **every**: which.\n\nRaises ValueError."
+    assert as_markdown(text, {"folder", "every"}) == items + "\n\n`folder`: of this\nor that."
+    assert as_markdown("folder: none of its own", {"every"}) == "folder: none of its own"
+    assert (
+        as_markdown("It.\n\nFields\n------\nn: a number", {"n"}) == "It.\n\n**Fields**\n\n- **n**: a number"
+    )
+
+
+def test_what_a_site_loads_from_elsewhere_is_found(tmp_path):
+    check = tool("check")
+    (tmp_path / "page.html").write_text(
+        '<link rel="canonical" href="https://a.org/"><a href="https://a.org">a</a><img src="images/a.png">'
+        '<script src="https://cdn.org/a.js"></script><link rel="stylesheet" href="//fonts.org/a.css">'
+    )
+    (tmp_path / "own.css").write_text("a { background: url(https://a.org/b.png) }")
+    assert check.loaded_from_elsewhere(tmp_path) == [
+        "page.html: https://cdn.org/a.js",
+        "page.html: //fonts.org/a.css",
+        "own.css: url(http",
+    ]
+
+
 def test_the_reference_has_every_package_that_says_what_is_public():
     """One of names and docstrings is `tools/site/check.py`, which `make docs` runs on what was built."""
     shown = shown_in_reference()
-    packages = {"neuralannot"} | {
-        module.name
-        for module in pkgutil.walk_packages(neuralannot.__path__, "neuralannot.")
-        if module.ispkg and hasattr(importlib.import_module(module.name), "__all__")
-    }
+    packages = set(tool("check").public_packages())
     assert packages - shown == set(), (
         "packages without `::: package` in docs/reference and a line in mkdocs.yml"
     )
