@@ -150,7 +150,8 @@ def tool(name: str) -> ModuleType:
 def test_lists_of_arguments_in_docstrings_are_lists():
     pytest.importorskip("griffe")
     as_markdown = tool("docstrings").as_markdown
-    text = "Do it.\n\nfolder: where\n    it is.\nevery: which.\nRaises ValueError.\n\n`folder`: of this\nor that."
+    text = "Do it.\n\nfolder: where\n    it is.\nevery: which.\nRaises ValueError."
+    text += "\n\n`folder`: of this\nor that."
     items = "Do it.\n\n- **folder**: where\n    it is.\n- **every**: which.\n\nRaises ValueError."
     assert as_markdown(text, {"folder", "every"}) == items + "\n\n`folder`: of this\nor that."
     assert as_markdown("folder: none of its own", {"every"}) == "folder: none of its own"
