@@ -239,6 +239,7 @@ _RELEASES = (
     ),
 )
 
+#: Name -> release: every file that was released, and what belongs to it.
 RELEASES: Mapping[str, Release] = MappingProxyType({r.name: r for r in _RELEASES})
 
 

@@ -1,5 +1,6 @@
 """What the package promises: its public names, and an import that costs nothing."""
 
+import importlib
 import inspect
 import subprocess
 import sys
@@ -83,3 +84,14 @@ def test_the_core_does_not_import_train():
         above = name in ("cli.py", "showcase.py") or name.startswith(("quality/", "report/"))
         if "train" not in module.relative_to(package).parts and not above:
             assert "neuralannot.train" not in module.read_text(), module
+
+
+def test_no_name_of_a_package_is_its_modules_too():
+    """`from package import name` would give the module, once anything had imported it."""
+    from pathlib import Path
+
+    for init in Path(neuralannot.__file__).parent.rglob("__init__.py"):
+        name = ".".join(["neuralannot", *init.parent.relative_to(Path(neuralannot.__file__).parent).parts])
+        modules = {path.stem for path in init.parent.iterdir() if path.suffix in ("", ".py")}
+        both = modules & set(getattr(importlib.import_module(name), "__all__", ()))
+        assert not both, f"{name}: {both}"

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from neuralannot.late_names import late_names
 
 if TYPE_CHECKING:
-    from neuralannot.report.coverage import Coverage, coverage
+    from neuralannot.report.counts import Coverage, coverage
     from neuralannot.report.page import write_report
 
-_ROOMS = {"Coverage": "coverage", "coverage": "coverage", "write_report": "page"}
+_ROOMS = {"Coverage": "counts", "coverage": "counts", "write_report": "page"}
 
 __all__ = ["Coverage", "coverage", "write_report"]
 

@@ -12,7 +12,7 @@ from neuralannot.exports import row_names
 from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.quality.measure import shared_fits
 from neuralannot.quality_columns import MEASURES
-from neuralannot.report.coverage import Coverage, coverage
+from neuralannot.report.counts import Coverage, coverage
 from neuralannot.report.distributions import joint_angles, places, shapes
 from neuralannot.report.errors import Errors, errors_of, for_people
 from neuralannot.report.image_files import ImageFiles, image_files

@@ -29,6 +29,7 @@ class Layout:
     image_size: tuple[int, int] | None
 
 
+#: Name -> layout: the data sets that a studio can be written as.
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
         layout.name: layout
