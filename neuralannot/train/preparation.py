@@ -93,11 +93,11 @@ def _measured(
 ) -> tuple[RowFits, State]:
     """The noise under which fits leave just that noise over."""
     for _ in range(_NOISE_ROUNDS):
-        left = evidence_noise(fits.chart, fits.moments, fits.exact(evidence), fits.beliefs, state)
+        left, followed = evidence_noise(fits.chart, fits.moments, fits.exact(evidence), fits.beliefs, state)
         if not np.isfinite(left):
             break
         before = fits.shared.noise
-        fits = fits.under(noise=float(max(left, fits.unit.least)))
+        fits = fits.under(noise=float(max(left, fits.unit.least)), followed=followed)
         if abs(fits.shared.noise - before) < _SETTLED * fits.shared.noise:
             break
         state = fits.settled(evidence, state, persons)

@@ -33,6 +33,7 @@ _FROM_REST = (10, 20)
 _BLIND = 2.0
 _NOTICED = 2.0  # times the least noise: below, joints need no second opinion
 _OUTLYING = 5.0  # times the noise: a joint farther off counts less
+_ALIKE = 0.5  # how far a network's errors and a fit's go together: both come of one noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,8 @@ class Unit:
 
 
 SPACE = Unit(first=0.01, least=0.001, loose=0.03, wide=0.3, outlying=0.1)
+#: Hands and faces are a fifth as large; how far off a start may be is not.
+SMALL = Unit(first=0.002, least=0.0002, loose=0.01, wide=0.3, outlying=0.1)
 PICTURE = Unit(first=3.0, least=0.5, loose=6.0, wide=60.0, outlying=20.0)
 
 
@@ -56,13 +59,14 @@ PICTURE = Unit(first=3.0, least=0.5, loose=6.0, wide=60.0, outlying=20.0)
 class Shared:
     """What the fits of a data set have in common.
 
-    `noise`: the standard deviation that a joint's coordinate is taken to have, metres or px; `off`: how far a
-    network is from a coordinate of the 3D joints that it was given, metres, 0 where there is none; `prior`:
-    of the pose; `shapes` (P, S): codes of P persons; `of` (N,) int64: whose shape each row of the data set
-    has, -1 for one of its own.
+    `noise`: the standard deviation that a joint's coordinate is taken to have, metres or px; `followed`: how
+    much of its square a fit follows, 0 to 1; `off`: how far a network is from a coordinate of the 3D joints
+    that it was given, metres, 0 where there is none; `prior`: of the pose; `shapes` (P, S): codes of P
+    persons; `of` (N,) int64: whose shape each row of the data set has, -1 for one of its own.
     """
 
     noise: float
+    followed: float
     off: float
     prior: PoseGaussians
     shapes: Tensor
@@ -73,6 +77,7 @@ class Shared:
         """As arrays, for a file."""
         return {
             "noise": np.array([self.noise], np.float64),
+            "followed": np.array([self.followed], np.float64),
             "off": np.array([self.off], np.float64),
             "means": self.prior.means.cpu().numpy(),
             "precisions": self.prior.precisions.cpu().numpy(),
@@ -87,8 +92,8 @@ class Shared:
             return torch.tensor(np.array(columns[name]), device=device)
 
         prior = PoseGaussians(tensor("means"), tensor("precisions"), tensor("offsets"))
-        noise, off = float(columns["noise"][0]), float(columns["off"][0])
-        return Shared(noise, off, prior, tensor("shapes"), np.array(columns["of"]))
+        noise, followed, off = (float(columns[name][0]) for name in ("noise", "followed", "off"))
+        return Shared(noise, followed, off, prior, tensor("shapes"), np.array(columns["of"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +120,9 @@ class RowFits:
 
     @property
     def unit(self) -> Unit:
-        return SPACE if self.is_mocap else PICTURE
+        if not self.is_mocap:
+            return PICTURE
+        return SPACE if self.chart.model in _BODIES else SMALL
 
     @property
     def beliefs(self) -> Beliefs:
@@ -155,7 +162,8 @@ class RowFits:
         """Evidence of noise `noise` with what the network says of the same joints.
 
         Of missing ones it is all there is. Of noisy ones it is a second measurement, never a better one: it
-        was trained on many frames' noise and shows less of each one's.
+        was trained on many frames' noise and shows less of each one's. Where it is worse than a fit to the
+        noisy joints is, it counts by what the best mean of two estimates gives whose errors go together.
         """
         if fill is None:
             return evidence
@@ -164,8 +172,9 @@ class RowFits:
         less = (noise / max(_BLIND * max(off, least), noise)) ** 2
         more = 0.0
         if least > _NOTICED * self.unit.least:
-            own = max(off**2 - least**2, least**2)
-            more = least**2 / own
+            own = max(off**2 - least**2, 0.0) ** 0.5
+            worse = max(own / (self.shared.followed**0.5 * least), 1.0)
+            more = max(1 - _ALIKE * worse, 0.0) / (worse**2 - _ALIKE * worse)
         both = (evidence.joints + more * fill) / (1 + more)
         return replace(
             evidence,
@@ -291,7 +300,7 @@ def make_row_fits(
         crops = data.crops[0]
         in_image = options.camera == "image"
         cameras = image_cameras(crops, focal=options.focal) if in_image else virtual_cameras(len(crops))
-    unit = SPACE if samples.is_mocap else PICTURE
+    unit = (SPACE if body.model in _BODIES else SMALL) if samples.is_mocap else PICTURE
     if prior is None:
         is_body = body.model in _BODIES
         prior = open_gaussian() if is_body else isotropic(3 * len(chart.joints), _SPREAD[body.model])
@@ -300,6 +309,7 @@ def make_row_fits(
         weight[10:] = _PINNED  # no joint of a body tells an expression
     shared = Shared(
         noise=options.noise or unit.first,
+        followed=1.0,
         off=0.0,
         prior=prior.to(weight),
         shapes=torch.zeros(0, chart.num_codes, device=device),

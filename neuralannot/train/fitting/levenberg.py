@@ -138,8 +138,9 @@ def levenberg_marquardt(
 
 def evidence_noise(
     chart: Chart, moments: JointMoments, evidence: Evidence, beliefs: Beliefs, state: State
-) -> float:
-    """The standard deviation of a coordinate, in the evidence's unit, that its residuals at a fit speak of.
+) -> tuple[float, float]:
+    """The standard deviation of a coordinate, in the evidence's unit, that its residuals at a fit speak of,
+    and how much of the noise's square the fit follows, 0 to 1.
 
     The sum of the weighted squares over the coordinates less those that the fit could follow: the trace of
     the share that the joints have in what determines each body (codes taken as known). NaN where nothing is
@@ -160,8 +161,11 @@ def evidence_noise(
         followed = torch.cholesky_solve(seen, factor).diagonal(dim1=1, dim2=2).sum()
         share = solver.evidence.trust(posed)
         off = solver.evidence.residuals(posed)
-        left = share.sum() * off.shape[2] - followed
-        return float((share * off.square().sum(2)).sum().div(left).sqrt()) if left > 0 else float("nan")
+        count = share.sum() * off.shape[2]
+        left = count - followed
+        if not left > 0:
+            return float("nan"), 1.0
+        return float((share * off.square().sum(2)).sum().div(left).sqrt()), float(followed / count)
 
 
 def pose_covariance(
