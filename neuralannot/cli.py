@@ -23,6 +23,7 @@ from neuralannot.report import commands as report_commands
 from neuralannot.synthetic import commands as synthetic_commands
 from neuralannot.train import commands as train_commands
 from neuralannot.train.evaluation import commands as evaluation_commands
+from neuralannot.viewer import commands as viewer_commands
 
 
 class _Parser(argparse.ArgumentParser):
@@ -274,6 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     synthetic_commands.add_commands(command)
     quality_commands.add_commands(command)
     report_commands.add_commands(command)
+    viewer_commands.add_commands(command)
 
     of = group("models", "body model files: check, convert", "neuralannot models check human_model_files")
     check = command(

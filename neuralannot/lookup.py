@@ -111,7 +111,7 @@ class Lookup:
 
 
 def key_of_text(text: str) -> int | tuple[int | str, ...]:
-    """`476384`, `476384/right`, `1/2/1/0` (a frame key), as `PseudoGT.rows_of` takes it. Raises ValueError."""
+    """`476384`, `476384/right`, `1/2/1/0` (a frame key), as `rows_of` takes it. Raises ValueError."""
     parts = text.split("/")
     try:
         key = tuple(part if part in SIDES else int(part) for part in parts)

@@ -1,4 +1,4 @@
-"""Annotations to look at in a browser: people over their images, motion capture in its world, two files compared.
+"""Annotations to look at in a browser: people over images, motion capture in its world, two files compared.
 
     from neuralannot.viewer import Viewer
 
@@ -7,8 +7,8 @@
         viewer.wait()
 
 What is shown (rows, meshes, colours, texts) is decided in numpy; `scene.py`, `panel.py` and `server.py` alone
-know viser, the extra `view`. Stands above `neuralannot.quality`, whose joints it measures with. Names load when
-first used.
+know viser, the extra `view`. Stands above `neuralannot.quality` and `neuralannot.report`. Names load when first
+used.
 """
 
 from __future__ import annotations

@@ -203,5 +203,3 @@ def _hashed(texts: np.ndarray) -> np.ndarray:
         byte = texts[:, column].astype(np.uint64)
         total = np.where(byte > 0, (total ^ byte) * prime + np.uint64(column), total)
     return total
-
-
