@@ -24,7 +24,7 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_companion_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--release`, `--annotations`, `--no-annotations` and `--cameras`, the file being named otherwise."""
+    """Add `--release`, `--annotations`, `--no-annotations` and `--cameras`: all but the file."""
     parser.add_argument("--release", help="its name, where the file's name does not tell")
     companions = parser.add_mutually_exclusive_group()
     companions.add_argument("--annotations", nargs="+", help="COCO-format file(s) (default: beside the file)")

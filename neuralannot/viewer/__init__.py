@@ -7,8 +7,8 @@
         viewer.wait()
 
 What is shown (rows, meshes, colours, texts) is decided in numpy; `scene.py`, `panel.py` and `server.py` alone
-know viser, the extra `view`. Stands above `neuralannot.quality` and `neuralannot.report`. Names load when first
-used.
+know viser, the extra `view`. Stands above `neuralannot.quality` and `neuralannot.report`. Names load when
+first used.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING
 from neuralannot.late_names import late_names
 
 if TYPE_CHECKING:
-    from neuralannot.viewer.content import Content, Wish, decide
+    from neuralannot.viewer.content import Content, decide
     from neuralannot.viewer.listing import Listing
     from neuralannot.viewer.viewer import Viewer
+    from neuralannot.viewer.wish import Wish
 
 _ROOMS = {
     "Content": "content",
     "Listing": "listing",
     "Viewer": "viewer",
-    "Wish": "content",
+    "Wish": "wish",
     "decide": "content",
 }
 

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from neuralannot.file_arguments import add_body_models_argument, add_companion_arguments, load_named
-
-VIEWS = ("camera", "person", "around", "world")
+from neuralannot.viewer.wish import VIEWS
 
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:

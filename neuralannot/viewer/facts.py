@@ -99,7 +99,7 @@ def distance_facts(name: str, found: Distance) -> Facts:
 def facts_html(facts: Facts, missing: list[str]) -> str:
     """A table of facts, and below it what is missing, as HTML that holds no markup of theirs."""
     rows = "".join(
-        f'<tr><td style="opacity:.65;padding-right:.8em;vertical-align:top;white-space:nowrap">{plain(name)}</td>'
+        f'<tr><td style="opacity:.65;padding-right:.8em;vertical-align:top">{plain(name)}</td>'
         f'<td style="overflow-wrap:anywhere">{plain(value)}</td></tr>'
         for name, value in facts
     )

@@ -58,7 +58,7 @@ class Listing:
         self._order = np.argsort(values, kind="stable")  # NaN comes last
 
     def row(self, place: int) -> int:
-        """The row at a place of the list; places beyond an end are the end's. Raises ValueError without rows."""
+        """The row at a place of the list; beyond an end it is the end's. Raises ValueError without rows."""
         if not len(self):
             raise ValueError(f"{self._gt!r} has no rows to show")
         place = min(max(place, 0), len(self) - 1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from neuralannot.viewer.content import COLOURS, LAYOUTS, VIEWS
 from neuralannot.viewer.listing import FILE_ORDER
+from neuralannot.viewer.wish import COLOURS, LAYOUTS, VIEWS
 from neuralannot.web_page import plain
 
 if TYPE_CHECKING:
@@ -53,9 +54,7 @@ class Panel:
     def _steps(self, gui: Any) -> None:
         self._place = gui.add_html("")
         step = gui.add_button_group("", ("Previous", "Next"))
-        step.on_click(
-            self._heard(lambda event: self._viewer.step(-1 if event.target.value == "Previous" else 1))
-        )
+        step.on_click(self._heard(self._step))
         hint = "476384, 476384/right, or a frame key such as 1/2/1/0"
         self._wanted = gui.add_text("Find", "", hint=hint)
         find = gui.add_button("Show this annotation")
@@ -72,9 +71,7 @@ class Panel:
         self._toggles = {}
         for name, hint in _TOGGLES.items():
             box = gui.add_checkbox(name.capitalize(), getattr(wish, name), hint=hint)
-            box.on_update(
-                self._heard(lambda event, name=name: self._viewer.show(**{name: event.target.value}))
-            )
+            box.on_update(self._heard(partial(self._toggle, name)))
             self._toggles[name] = box
         self._opacity = gui.add_slider("Opacity", 0.1, 1.0, 0.05, wish.opacity)
         self._opacity.on_update(self._heard(lambda event: self._viewer.show(opacity=self._opacity.value)))
@@ -105,10 +102,10 @@ class Panel:
         self._rows = []
         for k in range(PAGE_SIZE):
             button = gui.add_button("", visible=False)
-            button.on_click(self._heard(lambda event, k=k: self._pick(k)))
+            button.on_click(self._heard(partial(self._pick, k)))
             self._rows.append(button)
         turn = gui.add_button_group("", ("Page before", "Next page"))
-        turn.on_click(self._heard(lambda event: self._turn(-1 if event.target.value == "Page before" else 1)))
+        turn.on_click(self._heard(self._turn))
         self._number = gui.add_html("")
 
     # --- what the user does
@@ -129,12 +126,19 @@ class Panel:
 
         return callback
 
-    def _turn(self, by: int) -> None:
+    def _step(self, event: Any) -> None:
+        self._viewer.step(-1 if event.target.value == "Previous" else 1)
+
+    def _toggle(self, name: str, event: Any) -> None:
+        self._viewer.show(**{name: event.target.value})
+
+    def _turn(self, event: Any) -> None:
+        by = -1 if event.target.value == "Page before" else 1
         pages = self._viewer.listing.pages(PAGE_SIZE)
         self._page = min(max(self._page + by, 0), pages - 1)
         self._fill_list()
 
-    def _pick(self, k: int) -> None:
+    def _pick(self, k: int, event: Any) -> None:
         rows = self._viewer.listing.page(self._page, PAGE_SIZE)
         if k < len(rows):
             self._viewer.show(row=int(rows[k]), move_eye=True)

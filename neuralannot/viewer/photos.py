@@ -102,8 +102,8 @@ class Photos:
         own = np.array(pixels.shape[1::-1], float)
         if (size > 0).all() and (own != size).any():
             return without(
-                f"{path}: {own[0]:.0f}x{own[1]:.0f} px, annotated as {size[0]:.0f}x{size[1]:.0f}: not the image "
-                "that the camera belongs to"
+                f"{path}: {own[0]:.0f}x{own[1]:.0f} px, annotated as {size[0]:.0f}x{size[1]:.0f}: not the "
+                "image that the camera belongs to"
             )
         factor = largest / own.max()
         if factor < 1:

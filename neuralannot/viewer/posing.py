@@ -42,8 +42,10 @@ class Posing:
         self._lock = threading.Lock()
 
     def bodies(self, rows: np.ndarray, *, ahead: np.ndarray | None = None) -> list[Body]:
-        """The bodies of rows, in their order. `ahead`: rows that will be asked for next; where any body has to
-        be posed, the first of those are posed with it."""
+        """The bodies of rows, in their order.
+
+        `ahead`: rows that will be asked for next; where any body has to be posed, the first of those are too.
+        """
         wanted = [int(row) for row in rows]
         with self._lock:
             lacking = [row for row in dict.fromkeys(wanted) if row not in self._kept]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from neuralannot.viewer.content import Content, Dots, Floor, Mesh, Plane, Strokes
+from neuralannot.viewer.content import Content
 from neuralannot.viewer.planes import Eye
+from neuralannot.viewer.things import Dots, Floor, Mesh, Plane, Strokes
 
 if TYPE_CHECKING:
     import viser
@@ -119,13 +121,19 @@ class Scene:
 
     def _dots(self, name: str, dots: Dots) -> str:
         self._remove(name)
-        node = self._server.scene.add_point_cloud(
+        if not len(dots.points):
+            return name
+        # Point clouds have sizes that do not go with the field of view.
+        node = self._server.scene.add_batched_meshes_simple(
             name,
-            dots.points.astype(np.float32),
-            dots.colours,
-            point_size=2 * dots.size,
-            point_shape="circle",
-            precision="float32",
+            *_ball(),
+            batched_wxyzs=np.tile([1.0, 0.0, 0.0, 0.0], (len(dots.points), 1)),
+            batched_positions=dots.points.astype(np.float32),
+            batched_scales=np.full(len(dots.points), dots.size, np.float32),
+            batched_colors=dots.colours,
+            lod="off",
+            cast_shadow=False,
+            receive_shadow=False,
         )
         return self._made(name, node)
 
@@ -206,6 +214,15 @@ class Scene:
             position=floor.centre,
         )
         return self._made(name, node, shown)
+
+
+@functools.cache
+def _ball() -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and faces of a ball of radius 1."""
+    from trimesh.creation import icosphere
+
+    ball = icosphere(subdivisions=2)
+    return ball.vertices.astype(np.float32), np.asarray(ball.faces, np.uint32)
 
 
 def _opacity(mesh: Mesh) -> float | None:

@@ -48,7 +48,7 @@ def open_server(host: str, port: int) -> viser.ViserServer:
         raise ValueError(f"port must be from 0 (any that is free) to 65535, got {port}")
     _check_free(host, port)
 
-    class Server(module.ViserServer):  # type: ignore[misc, name-defined]
+    class Server(module.ViserServer):  # type: ignore[name-defined]
         """viser can publish what it shows through a server of its makers; this one does not."""
 
         def request_share_url(self, verbose: bool = True) -> str | None:
@@ -74,5 +74,5 @@ def _check_free(host: str, port: int) -> None:
     except OSError as error:
         where = f"port {port} of {host}" if port else host
         raise OSError(
-            f"cannot listen on {where}: {error.strerror or error}; another --port, or none for one that is free"
+            f"cannot listen on {where}: {error.strerror or error}; leave --port out for one that is free"
         ) from None

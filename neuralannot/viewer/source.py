@@ -25,8 +25,8 @@ _FLOOR_FRAMES = 9
 class Stage:
     """What everything is placed in: the space of the first file's row that is shown.
 
-    `space`: `camera`, that of `camera` at the origin, or `world`. `camera`: the row's, None where it has none.
-    `up`: (3,) unit vector.
+    `space`: `camera`, that of `camera` at the origin, or `world`. `camera`: the row's, None where it has
+    none. `up`: (3,) unit vector.
     """
 
     space: str
@@ -78,7 +78,7 @@ class Source:
         return placed if stage.space == "camera" else stage.camera.camera_to_world(placed[None])[0]
 
     def same_row(self, other: Source, row: int) -> int | None:
-        """The row here that is a row of another file: by id, else by frame key, hands by side; None if none."""
+        """The row here that is a row of another file, by id or frame key, hands by side; None if none."""
         one = other.gt.rows([row])
         if all("id" in gt.view or gt.joined for gt in (self.gt, one)):
             key: tuple[int | str, ...] = (int(one.ids[0]),)

@@ -82,8 +82,10 @@ class Truths:
             points = one.joints_world[0]
             errors = np.linalg.norm(posed - points, axis=-1)
         else:
-            assert one.joints_2d is not None and one.joints_2d_valid is not None
-            points = np.where(one.joints_2d_valid[0][:, None], one.joints_2d[0], np.nan)
+            keypoints, valid = one.joints_2d, one.joints_2d_valid
+            assert keypoints is not None
+            assert valid is not None
+            points = np.where(valid[0][:, None], keypoints[0], np.nan)
             errors = np.linalg.norm(pixels - points, axis=-1)
         return Truth(targets.in_world, points, posed, errors, pixels, targets.joint_set.skeleton)
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from neuralannot.pseudo_gt import PseudoGT
-from neuralannot.viewer.content import Content, Wish, decide
+from neuralannot.viewer.content import Content, decide
 from neuralannot.viewer.listing import Listing
 from neuralannot.viewer.photos import Photos
 from neuralannot.viewer.server import LOOPBACK, is_loopback, open_server
 from neuralannot.viewer.shots import Timeline
 from neuralannot.viewer.source import Source
+from neuralannot.viewer.wish import Wish
 
 __all__ = ["Viewer"]
 
@@ -39,10 +40,10 @@ class Viewer:
         row: int = 0,
         **wish: Any,
     ) -> None:
-        """`images`: the data set's image folder; `names` of the files; `body_models` as of `PseudoGT.forward`.
+        """`images`: the data set's image folder; `names` of the files; `body_models` as of `forward`.
 
-        `host`: who may look: this machine alone by default, a warning says where that is not so. `port`: 0 for
-        one that is free. `row`, `wish`: what is shown first, the fields of `Wish`.
+        `host`: who may look, this machine alone by default; a warning says where that is not so. `port`: 0
+        for one that is free. `row`, `wish`: what is shown first, the fields of `Wish`.
 
         Raises ValueError where `gt` has no rows or a field of `wish` has no such value, TypeError for an
         unknown one, IndexError for a row that is not there, FileNotFoundError where `images` is no folder,
