@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from neuralannot.viewer.planes import Eye, Placed, beside, eye_through, frustum, turned_beside
+from neuralannot.viewer.planes import Eye, Placed, eye_through, frustum, moved, turned_beside
 from neuralannot.viewer.take import Take
 from neuralannot.viewer.things import Group
 
@@ -22,8 +22,10 @@ def apart(take: Take, side: int) -> Placed:
     """What moves a file's people and planes to the left (-1) or right (1) of the other's."""
     if take.stage.camera is not None and not take.is_room:
         return turned_beside(take.stage.camera, take.box, side)
+    if side < 0:  # the first file stays among its cameras
+        return Placed.still()
     right = np.cross(-_outward(take, _ABOVE), take.stage.up)
-    return beside(right, 1.15 * float(np.ptp(take.points @ right) / np.linalg.norm(right)), side)
+    return moved(right, 1.15 * float(np.ptp(take.points @ right) / np.linalg.norm(right)))
 
 
 def eye_of(take: Take, groups: Sequence[Group]) -> Eye:

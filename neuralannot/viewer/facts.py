@@ -66,7 +66,7 @@ def row_facts(source: Source, row: int, people: np.ndarray) -> Facts:
         facts.append(("on this image", f"{len(people)} annotations"))
     camera = one.camera
     if camera is not None:
-        kind = "virtual" if gt.catalogued.camera == "leaf" else "real"
+        kind = "the annotation's own" if gt.catalogued.camera == "leaf" else "the data set's"
         number = source.shots.camera_name(row)
         focal, princpt = (
             ", ".join(f"{v:.0f}" for v in values[0]) for values in (camera.focal, camera.princpt)

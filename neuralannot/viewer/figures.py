@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuralannot.joint_sets import JointSet
 from neuralannot.viewer.cast import Cast
 from neuralannot.viewer.colours import TRUTH, error_colours
 from neuralannot.viewer.listing import name_of
@@ -14,7 +15,11 @@ from neuralannot.viewer.things import Dots, Group, Mesh, Strokes
 __all__ = ["people_of"]
 
 _SEEN_THROUGH = 0.55  # opacity of meshes, at most, where joints are in them
-# Of a body's extent: dots' radii, strokes' widths, how far above a body its name stands.
+_SMALL_PARTS = (
+    *("thumb", "index", "middle", "ring", "pinky"),
+    *("brow", "nose", "eye", "mouth", "lip", "contour", "nostril"),
+)
+# Of a body's extent: balls' radii, strokes' widths, how far above a body its name stands.
 _JOINT, _ERROR, _BONE, _OFF_BY, _ABOVE = 0.008, 0.011, 0.005, 0.007, 0.02
 
 
@@ -34,12 +39,14 @@ def people_of(take: Take, number: int) -> Group:
             meshes.append(Mesh(f"mesh{k}", vertices, body.faces, cast.tones.get(row, colour), opacity))
         if wish.joints:
             joints = cast.source.staged(body.joints, row, take.stage)
+            sizes = _JOINT * size * _sizes(cast, body.joint_set)
             dark = (colour * 0.55).astype(np.uint8)
-            dots.append(Dots(f"joints{k}", joints, np.tile(dark, (len(joints), 1)), _JOINT * size))
-            ends = joints[np.array(body.edges)]
+            dots.append(Dots(f"joints{k}", joints, np.tile(dark, (len(joints), 1)), sizes))
+            ends = joints[np.array(body.joint_set.skeleton)]
             strokes.append(Strokes(f"bones{k}", ends, np.tile(dark, (len(ends), 2, 1)), _BONE * size))
         name = name_of(cast.source.gt, row)
-        top = vertices[np.argmax(vertices @ up)] + _ABOVE * size * up
+        above = _ABOVE if take.is_beside else _ABOVE * (1 + 2 * number)  # two names in one place
+        top = vertices[np.argmax(vertices @ up)] + above * size * up
         texts.append((f"{name}, {cast.source.name}" if len(take.casts) > 1 else name, top))
     if wish.errors and cast.truth is not None and len(cast.vertices[0]):
         found = _errors(take, cast)
@@ -47,6 +54,14 @@ def people_of(take: Take, number: int) -> Group:
         strokes += found[1]
     name = f"file{number + 1}"
     return Group(name, Placed.still(), tuple(meshes), tuple(dots), tuple(strokes), (), tuple(texts))
+
+
+def _sizes(cast: Cast, joint_set: JointSet) -> np.ndarray:
+    """(K,) how large a joint's ball is: on bodies, those of fingers and faces are small."""
+    if cast.source.gt.model in ("mano", "flame"):
+        return np.ones(len(joint_set))
+    small = [any(part in name for part in _SMALL_PARTS) for name in joint_set.joints]
+    return np.where(small, 0.3, 1.0)
 
 
 def _errors(take: Take, cast: Cast) -> tuple[list[Dots], list[Strokes]]:
@@ -58,16 +73,19 @@ def _errors(take: Take, cast: Cast) -> tuple[list[Dots], list[Strokes]]:
     assert truth is not None
     tones = error_colours(truth.shown_errors, cast.limit(take.wish, truth.unit))
     posed = cast.source.staged(truth.posed, cast.rows[0], take.stage)
+    sizes = _ERROR * size * _sizes(cast, truth.joint_set)
     if not truth.in_world:
         known = np.isfinite(posed).all(axis=1) & ~np.isnan(truth.errors)
-        return [Dots("errors", posed[known], tones[known], _ERROR * size)], []
+        return [Dots("errors", posed[known], tones[known], sizes[known])], []
     points = truth.points if take.stage.space == "world" else take.before(truth.points)
     there = np.isfinite(points).all(axis=1)
     both = there & np.isfinite(posed).all(axis=1)
     ends = np.stack([points[both], posed[both]], axis=1)
     strokes = [Strokes("errors", ends, np.repeat(tones[both][:, None], 2, axis=1), _OFF_BY * size)]
-    bones = np.array([edge for edge in truth.edges if there[list(edge)].all()], int).reshape(-1, 2)
+    bones = np.array([edge for edge in truth.joint_set.skeleton if there[list(edge)].all()], int).reshape(
+        -1, 2
+    )
     green = np.tile(np.array(TRUTH, np.uint8), (len(bones), 2, 1))
     strokes.append(Strokes("annotated", points[bones], green, _BONE * size))
-    dots = [Dots("errors", points[there], tones[there], _ERROR * size)]
+    dots = [Dots("errors", points[there], tones[there], sizes[there])]
     return dots, [some for some in strokes if len(some.ends)]

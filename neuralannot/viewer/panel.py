@@ -176,6 +176,9 @@ class Panel:
         for name, box in self._toggles.items():
             box.value = getattr(viewer.wish, name)
         self._view.value = viewer.wish.view if viewer.wish.view in self._view.options else VIEWS[0]
+        if viewer.other is not None:
+            self._layout.value, self._colours.value = viewer.wish.layout, viewer.wish.colours
+        self._opacity.value = viewer.wish.opacity
         self._refresh_time()
         if to_page:
             self._page = place // PAGE_SIZE

@@ -130,8 +130,8 @@ class Drawn:
 
 
 def overlay(photo: Photo, people: Sequence[Drawn], *, mesh: bool, joints: bool) -> np.ndarray | None:
-    """The image with people's meshes drawn over it, and a line from each joint of a fit to where it is
-    annotated; None without pixels."""
+    """The image, enlarged where it is small, with people's meshes drawn over it, and a line from each joint of
+    a fit to where it is annotated; None without pixels."""
     import cv2
 
     from neuralannot.render import render_overlay
@@ -139,6 +139,9 @@ def overlay(photo: Photo, people: Sequence[Drawn], *, mesh: bool, joints: bool) 
     pixels = photo.pixels
     if pixels is None:
         return None
+    larger = max(1, LARGEST // max(pixels.shape))  # what is drawn on a small image is still fine
+    if larger > 1:
+        pixels = cv2.resize(pixels, None, fx=larger, fy=larger, interpolation=cv2.INTER_LINEAR)
     scale = np.array(pixels.shape[1::-1]) / photo.size
     if mesh and people:
         cameras = [one.camera.scaled(scale) for one in people]

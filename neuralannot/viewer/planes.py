@@ -11,7 +11,7 @@ import numpy as np
 
 from neuralannot.cameras import Camera
 
-__all__ = ["Eye", "Frustum", "Placed", "beside", "eye_through", "frustum", "into_camera", "turned_beside"]
+__all__ = ["Eye", "Frustum", "Placed", "eye_through", "frustum", "into_camera", "moved", "turned_beside"]
 
 _EDGE = 0.5  # of a pixel: an image begins half a pixel before the centre of its first
 
@@ -143,7 +143,6 @@ def turned_beside(camera: Camera, box_xywh: np.ndarray, side: int, *, gap: float
     return Placed(R, shown.apex - R @ shown.apex)
 
 
-def beside(right: np.ndarray, distance: float, side: int) -> Placed:
-    """What moves things half a distance along a direction (3,) or against it."""
-    unit = right / np.linalg.norm(right)
-    return Placed(np.eye(3), side * distance / 2 * unit)
+def moved(along: np.ndarray, distance: float) -> Placed:
+    """What moves things along a direction (3,), metres."""
+    return Placed(np.eye(3), distance * along / np.linalg.norm(along))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuralannot.joint_sets import JOINT_SETS
+from neuralannot.joint_sets import JOINT_SETS, JointSet
 from neuralannot.pseudo_gt import PseudoGT
 
 __all__ = ["Body", "Posing"]
@@ -23,14 +23,14 @@ _AHEAD = 8
 class Body:
     """A posed body in the space of its file.
 
-    `vertices`: (V, 3) float32 metres; `faces`: (F, 3); `joints`: (J, 3) float32 metres, the model's own;
-    `edges`: pairs of joints to draw a line between.
+    `vertices`: (V, 3) float32 metres; `faces`: (F, 3); `joints`: (J, 3) float32 metres, the model's own, of
+    which `joint_set` has the names and the bones.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     joints: np.ndarray
-    edges: tuple[tuple[int, int], ...]
+    joint_set: JointSet
 
 
 class Posing:
@@ -73,8 +73,9 @@ class Posing:
         assert bodies.vertices is not None
         vertices, joints = bodies.vertices.numpy(), bodies.joints.numpy()
         name = f"mano-{some.side[0]}" if some.side is not None else some.model
-        edges = JOINT_SETS[name].skeleton
+        joint_set = JOINT_SETS[name]
         # Copies: a view would keep the bodies posed with it.
         return [
-            Body(vertices[k].copy(), bodies.faces_of(k), joints[k].copy(), edges) for k in range(len(rows))
+            Body(vertices[k].copy(), bodies.faces_of(k), joints[k].copy(), joint_set)
+            for k in range(len(rows))
         ]

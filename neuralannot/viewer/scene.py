@@ -29,6 +29,7 @@ class Scene:
         self._shown: dict[str, Any] = {}
         self._up: np.ndarray | None = None
         self._eye: Eye | None = None
+        self._aspects: dict[int, float] = {}  # of each window, as it was when it was last fitted
         server.scene.configure_default_lights(cast_shadow=False)
 
     def show(self, content: Content, *, move_eye: bool) -> None:
@@ -73,6 +74,24 @@ class Scene:
             camera.fov = eye.fov(camera.aspect)
             camera.near = eye.near
             camera.far = max(_FAR, 10 * float(np.linalg.norm(eye.target - eye.position)))
+        self._aspects[client.client_id] = camera.aspect
+
+    def enter(self, client: viser.ClientHandle) -> None:
+        """A window that was opened: it looks from where the others do, and goes on seeing as much."""
+        self.look(client)
+        client.camera.on_update(lambda camera: self._fit(client, camera))
+
+    def leave(self, client: viser.ClientHandle) -> None:
+        """A window that was closed."""
+        self._aspects.pop(client.client_id, None)
+
+    def _fit(self, client: viser.ClientHandle, camera: viser.CameraHandle) -> None:
+        """Where a window has changed its form, it sees what it was to see."""
+        before, eye = self._aspects.get(client.client_id), self._eye
+        if eye is None or before is None or abs(camera.aspect / before - 1) < 0.01:
+            return
+        self._aspects[client.client_id] = camera.aspect
+        camera.fov = eye.fov(camera.aspect)
 
     # --- nodes
 
@@ -129,8 +148,8 @@ class Scene:
             *_ball(),
             batched_wxyzs=np.tile([1.0, 0.0, 0.0, 0.0], (len(dots.points), 1)),
             batched_positions=dots.points.astype(np.float32),
-            batched_scales=np.full(len(dots.points), dots.size, np.float32),
-            batched_colors=dots.colours,
+            batched_scales=dots.sizes.astype(np.float32),
+            batched_colors=_linear(dots.colours),
             lod="off",
             cast_shadow=False,
             receive_shadow=False,
@@ -140,7 +159,9 @@ class Scene:
     def _strokes(self, name: str, strokes: Strokes) -> str:
         self._remove(name)
         ends = strokes.ends.astype(np.float32)
-        node = self._server.scene.add_line_segments(name, ends, strokes.colours, thickness=strokes.size)
+        node = self._server.scene.add_line_segments(
+            name, ends, _linear(strokes.colours), thickness=strokes.size
+        )
         return self._made(name, node)
 
     def _plane(self, name: str, plane: Plane) -> set[str]:
@@ -233,6 +254,13 @@ def _wxyz(R: np.ndarray) -> np.ndarray:
     return np.roll(Rotation.from_matrix(R).as_quat(), 1)
 
 
+def _linear(colours: np.ndarray) -> np.ndarray:
+    """RGB of screens -> of light, which viser takes colours of single vertices, ends and balls for; uint8."""
+    part = colours / 255.0
+    light = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+    return np.rint(255 * light).astype(np.uint8)
+
+
 def coloured_glb(mesh: Mesh) -> bytes:
     """A GLB of a mesh with a colour at each vertex, as it lies in the scene; matt, seen from both sides."""
     from trimesh import Scene as Scenery
@@ -242,7 +270,7 @@ def coloured_glb(mesh: Mesh) -> bytes:
     from neuralannot.meshes import to_trimesh
 
     surface = to_trimesh(mesh.vertices, mesh.faces)
-    colours = np.broadcast_to(mesh.colours, (len(surface.vertices), 3))
+    colours = _linear(np.broadcast_to(mesh.colours, (len(surface.vertices), 3)))
     alpha = np.full((len(colours), 1), round(255 * mesh.opacity), np.uint8)
     surface.visual = ColorVisuals(surface, vertex_colors=np.concatenate([colours, alpha], axis=1))
 

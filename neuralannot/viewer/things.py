@@ -24,12 +24,12 @@ class Mesh:
 
 @dataclass(frozen=True, eq=False)
 class Dots:
-    """`points` (N, 3) metres, `colours` (N, 3) uint8 RGB, `size` metres."""
+    """Balls: `points` (N, 3) metres, `colours` (N, 3) uint8 RGB, `sizes` (N,), radii in metres."""
 
     name: str
     points: np.ndarray
     colours: np.ndarray
-    size: float
+    sizes: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuralannot.cameras import Camera
+from neuralannot.joint_sets import JointSet
 from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.quality.joints import JointTargets, joint_targets
 from neuralannot.train.placing import pose_joints
@@ -27,7 +28,7 @@ class Truth:
     posed: (K, 3) the fit's joints of the same names, in the space of its file, metres; NaN where it has none.
     errors: (K,) metres, or px; NaN where either is missing.
     pixels: (K, 2) `posed` in the image, px; NaN without a camera.
-    edges: pairs of joints to draw a line between.
+    joint_set: the joints' names and bones.
     """
 
     in_world: bool
@@ -35,7 +36,7 @@ class Truth:
     posed: np.ndarray
     errors: np.ndarray
     pixels: np.ndarray
-    edges: tuple[tuple[int, int], ...]
+    joint_set: JointSet
 
     @property
     def unit(self) -> str:
@@ -87,7 +88,7 @@ class Truths:
             assert valid is not None
             points = np.where(valid[0][:, None], keypoints[0], np.nan)
             errors = np.linalg.norm(pixels - points, axis=-1)
-        return Truth(targets.in_world, points, posed, errors, pixels, targets.joint_set.skeleton)
+        return Truth(targets.in_world, points, posed, errors, pixels, targets.joint_set)
 
 
 def in_image(truth: Truth, camera: Camera | None) -> np.ndarray:

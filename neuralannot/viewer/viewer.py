@@ -86,7 +86,8 @@ class Viewer:
 
         self._scene = Scene(self._server)
         self._panel = Panel(self, self._server)
-        self._server.on_client_connect(self._scene.look)
+        self._server.on_client_connect(self._scene.enter)
+        self._server.on_client_disconnect(self._scene.leave)
         self._show(move_eye=True)
 
     # --- where it is
