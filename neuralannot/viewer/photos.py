@@ -130,8 +130,9 @@ class Drawn:
 
 
 def overlay(photo: Photo, people: Sequence[Drawn], *, mesh: bool, joints: bool) -> np.ndarray | None:
-    """The image, enlarged where it is small, with people's meshes drawn over it, and a line from each joint of
-    a fit to where it is annotated; None without pixels."""
+    """The image, enlarged where it is small, with people's meshes drawn over it and a line from each joint of
+    their fits to where it is annotated; None without pixels.
+    """
     import cv2
 
     from neuralannot.render import render_overlay

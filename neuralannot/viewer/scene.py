@@ -176,7 +176,7 @@ class Scene:
             self._made(lines, node, shape.lines)
         names = {lines}
         if plane.text:
-            place = shape.centre if plane.pixels is None else shape.corners[:2].mean(axis=0)
+            place = shape.corners[:2].mean(axis=0)
             names.add(self._text(text, plane.text, place))
         if plane.pixels is not None:
             names.add(self._image(image, plane))

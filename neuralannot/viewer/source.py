@@ -71,6 +71,9 @@ class Source:
         """
         if stage.space == "world" and self.gt.space == "world":
             return points
+        own = self.camera(row)
+        if own is None and stage.camera is None and stage.space == self.gt.space:
+            return points  # of one camera that nobody knows
         own = self.gt.rows([row]).require_camera()
         if stage.camera is None:
             raise ValueError("the first file's row has no camera to place others before")
