@@ -55,7 +55,7 @@ def window(url: str, *, width: int = 1200, height: int = 800) -> Iterator[Window
         browser = playwright.chromium.launch(executable_path=path, args=_OPTIONS)
         try:
             page = browser.new_page(viewport={"width": width, "height": height})
-            page.set_default_timeout(120_000)
+            page.set_default_timeout(60_000)
             found = Window(page)
             page.on("request", lambda request: found.requests.append(request.url))
             page.on("websocket", lambda socket: found.requests.append(socket.url))

@@ -106,11 +106,11 @@ def test_a_mesh_is_where_it_must_be_and_controls_do_what_they_say(walk: Viewer) 
         third = until(seen, lambda pixels: walk.wish.row == 7 and overlap(walk, pixels) > 0.93)
         assert overlap(walk, third) > 0.93
 
-        seen.page.get_by_label("Find", exact=False).first.fill("96")
+        seen.page.locator(".mantine-TextInput-input:visible").first.fill("96")
         seen.page.get_by_role("button", name="Show this annotation").click()
         until(seen, lambda _: walk.wish.row != 7)
         assert int(walk.gt.ids[walk.wish.row]) == 96
-        seen.page.get_by_label("Find", exact=False).first.fill("97")
+        seen.page.locator(".mantine-TextInput-input:visible").first.fill("97")
         seen.page.get_by_role("button", name="Show this annotation").click()
         seen.page.get_by_text("97: no annotation", exact=False).wait_for()
 

@@ -66,9 +66,10 @@ def cast_of(source: Source, row: int, stage: Stage, colour: tuple[int, int, int]
             missing.append(f"{name_of(source.gt, r)} of {source.name}: {error}")
             continue
         if not np.isfinite(vertices).all():
-            missing.append(
-                f"{name_of(source.gt, r)} of {source.name}: its parameters or place are no numbers"
-            )
+            why = "its parameters are no numbers"
+            if np.isfinite(body.vertices).all():
+                why = "it reaches behind its camera, and has no place before that of the row"
+            missing.append(f"{name_of(source.gt, r)} of {source.name}: {why}")
             continue
         found.rows.append(r)
         found.bodies.append(body)

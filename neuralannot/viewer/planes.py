@@ -13,6 +13,7 @@ from neuralannot.cameras import Camera
 
 __all__ = ["Eye", "Frustum", "Placed", "eye_through", "frustum", "into_camera", "moved", "turned_beside"]
 
+_FLATTEST = np.cos(np.radians(75))
 _EDGE = 0.5  # of a pixel: an image begins half a pixel before the centre of its first
 
 
@@ -124,9 +125,15 @@ def eye_through(camera: Camera, box_xywh: np.ndarray, near: float, *, margin: fl
     """
     shown = frustum(camera, box_xywh, 1.0)
     ahead = shown.centre - shown.apex
-    distance = float(np.linalg.norm(ahead))
-    half = np.array([shown.width, shown.height]) / 2 / distance * margin
-    return Eye(shown.apex, shown.apex + ahead / distance, -shown.R[:, 1], half, near)
+    ahead = ahead / np.linalg.norm(ahead)
+    up = -shown.R[:, 1]
+    right = np.cross(ahead, up)
+    right = right / np.linalg.norm(right)
+    rays = shown.corners - shown.apex
+    # Corners far off the middle would need more than any window shows.
+    depth = np.maximum(rays @ ahead, _FLATTEST * np.linalg.norm(rays, axis=1))
+    half = np.abs(np.stack([rays @ right, rays @ np.cross(right, ahead)]) / depth).max(axis=1)
+    return Eye(shown.apex, shown.apex + ahead, up, half * margin, near)
 
 
 def turned_beside(camera: Camera, box_xywh: np.ndarray, side: int, *, gap: float = 1.04) -> Placed:
@@ -136,7 +143,10 @@ def turned_beside(camera: Camera, box_xywh: np.ndarray, side: int, *, gap: float
     Seen from the apex a picture and what stands before it stay one on the other.
     """
     shown = frustum(camera, box_xywh, 1.0)
-    angle = side * np.arctan(shown.width / 2 * gap / np.linalg.norm(shown.centre - shown.apex))
+    ends = np.vstack([shown.corners, shown.centre]) - shown.apex
+    in_camera = ends @ shown.R
+    angles = np.arctan2(in_camera[:, 0], in_camera[:, 2])  # about the camera's y, the same along a side
+    angle = gap * (angles[4] - angles[1] if side < 0 else angles[4] - angles[0])
     c, s = np.cos(angle), np.sin(angle)
     about_y = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
     R = shown.R @ about_y @ shown.R.T
