@@ -288,6 +288,20 @@ def test_fits_without_annotations_are_shown_by_frame(released: Callable[[str], W
     assert not content.groups[0].planes
 
 
+def test_a_capture_has_each_of_its_cameras_once_in_saved_columns_too(walk: PseudoGT, tmp_path: Path) -> None:
+    walk.save(tmp_path / "walk.safetensors")
+    saved = load_pseudo_gt(tmp_path / "walk.safetensors")
+    for gt in (walk, saved):
+        cameras, names = Shots(gt).cameras(5)
+        assert names == ("1", "2", "3", "4")
+        assert cameras is not None
+        for k, name in enumerate(names):
+            row = next(r for r in range(4 * 24) if Shots(gt).camera_name(r) == name)
+            own = gt.rows([row]).require_camera()
+            np.testing.assert_array_equal(cameras.R[k], own.R[0])
+            np.testing.assert_array_equal(cameras.t[k], own.t[0])
+
+
 # --- posing
 
 

@@ -112,7 +112,7 @@ def test_a_mesh_is_where_it_must_be_and_controls_do_what_they_say(walk: Viewer) 
         assert int(walk.gt.ids[walk.wish.row]) == 96
         seen.page.locator(".mantine-TextInput-input:visible").first.fill("97")
         seen.page.get_by_role("button", name="Show this annotation").click()
-        seen.page.get_by_text("97: no annotation", exact=False).wait_for()
+        seen.page.get_by_text("97: unknown to human36m-smpl", exact=False).wait_for()
 
         walk.show(view="around")
         around = until(seen, lambda pixels: overlap(walk, pixels) > 0.9)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import viser
 
-__all__ = ["LOOPBACK", "is_loopback", "open_server", "require_viser"]
+__all__ = ["LOOPBACK", "close_server", "is_loopback", "open_server", "require_viser"]
 
 LOOPBACK = "127.0.0.1"
 _PORT_VARIABLE = "_VISER_PORT_OVERRIDE"
@@ -62,6 +62,12 @@ def open_server(host: str, port: int) -> viser.ViserServer:
     finally:
         if kept is not None:
             os.environ[_PORT_VARIABLE] = kept
+
+
+def close_server(server: viser.ViserServer) -> None:
+    """Stop a server, which would say so on stdout."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        server.stop()
 
 
 def _check_free(host: str, port: int) -> None:

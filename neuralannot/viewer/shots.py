@@ -40,6 +40,7 @@ class Shots:
     def __init__(self, gt: PseudoGT) -> None:
         self._gt = gt
         self._timeline: Timeline | None = None
+        self._captures: dict[tuple[int, ...], tuple[Camera, tuple[str, ...]]] = {}
 
     @property
     def has_frames(self) -> bool:
@@ -94,11 +95,14 @@ class Shots:
         stack = next((part.stack for part in one.view.parts if "cam/key" in part.stack), None)
         if stack is None:
             return camera, ("",)
-        keys = stack.gather("cam/key")
-        own = one.view.column("cam/key")[0]
-        rows = np.flatnonzero((keys[:, :-1] == own[:-1]).all(axis=1))
-        values = (stack.gather(f"cam/{name}", rows) for name in ("focal", "princpt", "R", "t"))
-        return Camera(*values), tuple(str(number) for number in keys[rows, -1].tolist())
+        capture = tuple(one.view.column("cam/key")[0, :-1].tolist())
+        if capture not in self._captures:
+            keys = stack.gather("cam/key")  # of cameras; in columns that were saved, of every row
+            rows = np.flatnonzero((keys[:, :-1] == capture).all(axis=1))
+            numbers, first = np.unique(keys[rows, -1], return_index=True)
+            values = (stack.gather(f"cam/{n}", rows[first]) for n in ("focal", "princpt", "R", "t"))
+            self._captures[capture] = Camera(*values), tuple(map(str, numbers.tolist()))
+        return self._captures[capture]
 
     def camera_name(self, row: int) -> str:
         """The number of the row's camera among those of its capture; empty where it has none."""

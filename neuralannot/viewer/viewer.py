@@ -13,7 +13,7 @@ from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.viewer.content import Content, decide
 from neuralannot.viewer.listing import Listing
 from neuralannot.viewer.photos import Photos
-from neuralannot.viewer.server import LOOPBACK, is_loopback, open_server
+from neuralannot.viewer.server import LOOPBACK, close_server, is_loopback, open_server
 from neuralannot.viewer.shots import Timeline
 from neuralannot.viewer.source import Source
 from neuralannot.viewer.wish import Wish
@@ -115,7 +115,7 @@ class Viewer:
         if panel is not None:
             panel.stop()
         self._stopped.set()
-        self._server.stop()
+        close_server(self._server)
 
     def __enter__(self) -> Viewer:
         return self
