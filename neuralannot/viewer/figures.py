@@ -20,7 +20,7 @@ _SMALL_PARTS = (
     *("brow", "nose", "eye", "mouth", "lip", "contour", "nostril"),
 )
 # Of a body's extent: balls' radii, strokes' widths, how far above a body its name stands.
-_JOINT, _ERROR, _BONE, _OFF_BY, _ABOVE = 0.008, 0.011, 0.005, 0.007, 0.02
+_JOINT, _ERROR, _BONE, _OFF_BY, _ABOVE = 0.007, 0.008, 0.005, 0.006, 0.02
 
 
 def people_of(take: Take, number: int) -> Group:
