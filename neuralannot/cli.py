@@ -17,12 +17,13 @@ from neuralannot.downloads import commands as download_commands
 from neuralannot.downloads.sources import source_of
 from neuralannot.file_arguments import add_body_models_argument, add_file_arguments, load_named
 from neuralannot.formats import commands as format_commands
-from neuralannot.parameters import SIDES
+from neuralannot.lookup import key_of_text
 from neuralannot.quality import commands as quality_commands
 from neuralannot.report import commands as report_commands
 from neuralannot.synthetic import commands as synthetic_commands
 from neuralannot.train import commands as train_commands
 from neuralannot.train.evaluation import commands as evaluation_commands
+from neuralannot.viewer import commands as viewer_commands
 
 
 class _Parser(argparse.ArgumentParser):
@@ -195,15 +196,10 @@ def _chosen(gt, ids: list[str] | None):  # type: ignore[no-untyped-def]
 
 
 def _key(text: str) -> int | tuple[int | str, ...]:
-    """`476384`, `476384/right`, `1/2/1/0` (a frame key)."""
-    parts = text.split("/")
     try:
-        key = tuple(part if part in SIDES else int(part) for part in parts)
-    except ValueError:
-        raise ValueError(
-            f"--ids: {text!r} is neither an id (476384, 476384/right) nor a frame key (1/2/1/0)"
-        ) from None
-    return key[0] if len(key) == 1 and isinstance(key[0], int) else key
+        return key_of_text(text)
+    except ValueError as error:
+        raise ValueError(f"--ids: {error}") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -279,6 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     synthetic_commands.add_commands(command)
     quality_commands.add_commands(command)
     report_commands.add_commands(command)
+    viewer_commands.add_commands(command)
 
     of = group("models", "body model files: check, convert", "neuralannot models check human_model_files")
     check = command(

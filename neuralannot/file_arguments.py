@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from neuralannot.pseudo_gt import PseudoGT
 
-__all__ = ["add_body_models_argument", "add_file_arguments", "load_named", "named_files"]
+__all__ = [
+    "add_body_models_argument",
+    "add_companion_arguments",
+    "add_file_arguments",
+    "load_named",
+    "named_files",
+]
 
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `file`, `--release`, `--annotations`, `--no-annotations` and `--cameras`."""
     parser.add_argument("file", nargs="+", help="a released file, several subjects of Human3.6M, or a folder")
+    add_companion_arguments(parser)
+
+
+def add_companion_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--release`, `--annotations`, `--no-annotations` and `--cameras`: all but the file."""
     parser.add_argument("--release", help="its name, where the file's name does not tell")
     companions = parser.add_mutually_exclusive_group()
     companions.add_argument("--annotations", nargs="+", help="COCO-format file(s) (default: beside the file)")

@@ -110,6 +110,18 @@ class Lookup:
         return f"{form} or (…, side)" if self._release.model == "mano" else form
 
 
+def key_of_text(text: str) -> int | tuple[int | str, ...]:
+    """`476384`, `476384/right`, `1/2/1/0` (a frame key), as `rows_of` takes it. Raises ValueError."""
+    parts = text.split("/")
+    try:
+        key = tuple(part if part in SIDES else int(part) for part in parts)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is neither an id (476384, 476384/right) nor a frame key (1/2/1/0)"
+        ) from None
+    return key[0] if len(key) == 1 and isinstance(key[0], int) else key
+
+
 def rows_of_image(paths: np.ndarray, image: str | os.PathLike) -> np.ndarray:
     """Rows whose image path (N,) is the file `image`: the longest end that the two have in common decides.
 
