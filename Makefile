@@ -1,11 +1,12 @@
-# `make demo`: set up and run the main job on what the package ships. `make test`: set up and run the tests.
+# `make demo`: set up and run the main job on what the package ships. `make test`: set up, ruff, mypy and the quick
+# tests, under 8 minutes on two cores. `make test-slow`: the tests marked slow. `make test-all`: both.
 # `make studio`: from nothing to a trained annotator, its annotations and their errors, in 20 minutes on two cores.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo studio test lint bench clean
+.PHONY: demo studio test test-slow test-all lint bench clean
 
 demo: $(STAMP)
 	$(BIN)/neuralannot demo --out demo_out
@@ -15,8 +16,15 @@ STUDIO ?=
 studio: $(STAMP)
 	$(BIN)/python -m neuralannot.showcase studio_out $(STUDIO)
 
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST) -m "not slow"
+
+test-slow: $(STAMP)
+	$(PYTEST) -m slow
+
+test-all: test test-slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -37,6 +37,7 @@ def test_python_blocks_run(page, data):
         exec(compile(code, str(page), "exec"), names)  # our own pages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_command_lines_run(page, data):
     for code in blocks(page, "bash"):
