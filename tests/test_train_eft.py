@@ -76,6 +76,7 @@ def test_a_sample_that_is_good_enough_is_left_alone(run):
     np.testing.assert_allclose(found["hand_pose"], said["hand_pose"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_annotate_by_eft(checkpoint, tmp_path):
     said = annotate(checkpoint, tmp_path / "network", method="network")
     tuned = annotate(
@@ -85,6 +86,7 @@ def test_annotate_by_eft(checkpoint, tmp_path):
     assert tuned.error < said.error
 
 
+@pytest.mark.slow
 def test_in_pictures_alone(tmp_path):
     checkpoint = fit(a_run("ffhq", data=[str(studio("ffhq", 4))]), tmp_path / "run").checkpoint
     said = annotate(checkpoint, tmp_path / "network", method="network")

@@ -120,6 +120,7 @@ def test_near_keeps_the_network_s_rotations():
     assert apart(gts["far"], gts["none"]) < 0.05
 
 
+@pytest.mark.slow
 def test_refining_in_the_wild_brings_the_joints_onto_the_keypoints(tmp_path):
     for layout, name in (("mscoco", "tiny-mscoco-smpl"), ("mscoco", "tiny-mscoco-mano")):
         checkpoint = trained(layout, name)
@@ -457,6 +458,7 @@ def one_motion(missing: float = 0.3) -> tuple[TrainingData, Any, np.ndarray]:
     return replace(data, targets=replace(data.targets, valid_cam=valid)), machinery, clean.numpy()
 
 
+@pytest.mark.slow
 def test_a_data_set_s_own_poses_say_where_missing_joints_are():
     data, machinery, clean = one_motion()
     rows = np.flatnonzero(data.usable)
@@ -497,6 +499,7 @@ def pictured() -> tuple[TrainingData, Any, Any]:
     return data, machinery, truth_of(folder, "*_SMPLX_*.json")
 
 
+@pytest.mark.slow
 def test_the_image_s_camera_shows_how_bodies_are_turned():
     data, machinery, truth = pictured()
     rows = np.flatnonzero(data.usable)
