@@ -86,7 +86,7 @@ def forward_batches(
     gt: PseudoGT,
     *,
     want: str,
-    body_models: str | os.PathLike | None,
+    body_models: str | os.PathLike[str] | None,
     space: str,
     regressor: Any,
     only_valid: bool,
@@ -159,7 +159,7 @@ def _check_space(gt: PseudoGT, space: str) -> None:
 def _forward(
     gt: PseudoGT,
     want: str,
-    body_models: str | os.PathLike | None,
+    body_models: str | os.PathLike[str] | None,
     space: str,
     regressor: Any,
     only_valid: bool,
@@ -283,7 +283,7 @@ def _model_on(
 
 
 def model_on(
-    model: str, folder: str | os.PathLike | None, gender: str, side: str | None, device: str = "cpu"
+    model: str, folder: str | os.PathLike[str] | None, gender: str, side: str | None, device: str = "cpu"
 ) -> BodyModel:
     """The body model on a device, kept while its file stays. MANO and the open body have no gender."""
     from neuralannot.body_models.model import FOLDER_VARIABLE, file_stamp
@@ -296,7 +296,7 @@ def model_on(
     return _model_on(model, place, gender, side, device, file_stamp(place, model, gender, side))
 
 
-def rest_roots(gt: PseudoGT, body_models: str | os.PathLike | None) -> np.ndarray:
+def rest_roots(gt: PseudoGT, body_models: str | os.PathLike[str] | None) -> np.ndarray:
     """(N, 3) float32 metres; see `PseudoGT.rest_root`."""
     import torch
 

@@ -146,7 +146,8 @@ class TrainConfig:
         values = getattr(self, name)
         if not values:
             return ""
-        return values[number] if len(values) == len(self.data_set) else values[0]
+        value: str = values[number] if len(values) == len(self.data_set) else values[0]
+        return value
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values: numbers, texts and lists."""

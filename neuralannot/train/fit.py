@@ -41,7 +41,7 @@ class FitResult:
     converged: bool
 
 
-def fit(config: TrainConfig, out: str | os.PathLike, *, progress: bool = False) -> FitResult:
+def fit(config: TrainConfig, out: str | os.PathLike[str], *, progress: bool = False) -> FitResult:
     """Train the annotator of `config` in the folder `out`: checkpoint.pt, log.csv, crops/.
 
     Adam, its rate divided by 10 each time the training loss has converged: an annotator is meant to fit its
