@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo studio test test-slow test-all lint bench clean
+.PHONY: demo studio test test-slow test-all lint names bench clean
 
 demo: $(STAMP)
 	$(BIN)/neuralannot demo --out demo_out
@@ -30,6 +30,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The public names and signatures on file, written anew: the diff is the change of the interface.
+names: $(STAMP)
+	$(BIN)/python tests/public_names.py
 
 # A quarter of an hour on two cores; `make bench BENCH="mesh --quick"` tries one subject on tiny sizes.
 BENCH ?= all

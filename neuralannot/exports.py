@@ -12,6 +12,8 @@ from neuralannot.atomic import whole_file
 from neuralannot.bodies import Bodies
 from neuralannot.pseudo_gt import PseudoGT
 
+__all__ = ["MESH_FORMATS", "export_joints", "export_meshes", "row_names", "write_npz"]
+
 MESH_FORMATS = ("obj", "ply", "glb")
 
 

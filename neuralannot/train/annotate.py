@@ -34,6 +34,8 @@ from neuralannot.train.parts import Parts
 from neuralannot.train.released import save_release
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data, surroundings
 
+__all__ = ["VIEWS", "AnnotateResult", "annotate"]
+
 VIEWS = ("best", "fuse")
 UNUSABLE = "unusable.csv"
 # The fields that say which samples there are. Those of the first row are each data set's own.

@@ -12,6 +12,8 @@ from typing import Any
 
 from neuralannot.parameters import HUMAN_MODELS
 
+__all__ = ["PRESETS", "TrainConfig", "config_from_dict", "config_with", "preset"]
+
 MODES = ("mocap", "wild", "two-stage")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")

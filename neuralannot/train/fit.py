@@ -27,6 +27,8 @@ from neuralannot.train.priors import load_prior
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data, surroundings
 from neuralannot.train.targets import Targets
 
+__all__ = ["FitResult", "fit"]
+
 CHECKPOINT = "checkpoint.pt"
 
 
