@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo studio test test-slow test-all lint names bench clean
+.PHONY: demo studio test test-slow test-all lint hooks coverage names bench clean
 
 demo: $(STAMP)
 	$(BIN)/neuralannot demo --out demo_out
@@ -31,6 +31,17 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# What a commit is checked for (.pre-commit-config.yaml), on all files.
+hooks: $(STAMP)
+	$(BIN)/pre-commit run --all-files
+
+# Which lines and branches all tests reach, in processes that they start too; fails below the floor in pyproject.toml.
+coverage: $(STAMP)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 2 --dist worksteal
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
 # The public names and signatures on file, written anew: the diff is the change of the interface.
 names: $(STAMP)
 	$(BIN)/python tests/public_names.py
@@ -47,4 +58,4 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo_out studio_out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo_out studio_out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
