@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Bodies:
             return self.faces[str(self.sides[row])]
         return self.faces
 
-    def project(self, what: str = "joints") -> torch.Tensor:
+    def project(self, what: Literal["joints", "vertices"] = "joints") -> torch.Tensor:
         """(B, J, 2) px of the joints, or (B, V, 2) with `what="vertices"`; NaN behind the camera.
 
         In the pixels of the original image. Bodies in world space pass through their cameras' extrinsics.

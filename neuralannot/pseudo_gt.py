@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -342,7 +342,7 @@ class PseudoGT:
         self,
         ids: Any = None,
         *,
-        want: str = "mesh",
+        want: Literal["mesh", "joints"] = "mesh",
         body_models: str | os.PathLike[str] | None = None,
         space: str = "camera",
         regressor: Any = None,
@@ -381,7 +381,7 @@ class PseudoGT:
         self,
         ids: Any = None,
         *,
-        want: str = "mesh",
+        want: Literal["mesh", "joints"] = "mesh",
         body_models: str | os.PathLike[str] | None = None,
         space: str = "camera",
         regressor: Any = None,

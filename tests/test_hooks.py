@@ -55,4 +55,10 @@ def test_hooks_pass_what_is_well_and_refuse_what_is_not(repository):
     assert "large.bin (6055 KB) exceeds 6000 KB." in said.stdout
     assert "untidy.py" in said.stdout
     refused = set(re.findall(r"^(\S.*?)\.{3,}.*Failed$", said.stdout, re.M))
-    assert {"ruff check", "ruff format", "no file over 6 MB", "no marks of a merge", "YAML that parses"} == refused
+    assert {
+        "ruff check",
+        "ruff format",
+        "no file over 6 MB",
+        "no marks of a merge",
+        "YAML that parses",
+    } == refused

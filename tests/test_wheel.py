@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from email.parser import Parser
 from pathlib import Path
 
@@ -46,6 +47,8 @@ load_pseudo_gt("a.json", camera="b.json")  # refused: call-arg
 gt.camera.project(bodies.joints)  # refused: union-attr
 camera.project("joints")  # refused: type-var
 gt.forward(ids=[1], wants="mesh")  # refused: call-arg
+gt.forward(want="vertices")  # refused: arg-type
+bodies.project("mesh")  # refused: arg-type
 bodies.vertices.shape  # refused: union-attr
 PseudoGTDataset("a.json")  # refused: arg-type
 DataLoader(gt)  # refused: arg-type
@@ -83,6 +86,13 @@ def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--outdir", out, cwd=source)
     return out
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[Path]:
+    """The folder of one, which is not kept: it holds a torch."""
+    yield tmp_path / "env"
+    shutil.rmtree(tmp_path / "env", ignore_errors=True)
 
 
 def the_wheel(folder: Path) -> Path:
@@ -129,16 +139,18 @@ def test_the_sdist_is_the_tree_and_makes_the_wheel_that_the_tree_makes(source, b
     assert not {name for name in wanted - held if not name.startswith(("build/", "neuralannot.egg-info/"))}
 
 
-def test_an_empty_environment_runs_the_demo_and_types_what_users_write(built, tmp_path):
+def test_an_empty_environment_runs_the_demo_and_types_what_users_write(built, environment, tmp_path):
     """Wheels alone, no compiler; another folder than the sources'."""
-    run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
-    python, wheel = tmp_path / "env" / "bin" / "python", the_wheel(built)
+    run(sys.executable, "-m", "venv", environment, cwd=tmp_path)
+    python, wheel = environment / "bin" / "python", the_wheel(built)
     pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--only-binary", ":all:")
     run(*pip, "-c", ROOT / "constraints.txt", wheel, cwd=tmp_path)
     run(python.parent / "neuralannot", "demo", "--out", "shown", cwd=tmp_path)
     said = run(python, "-m", "neuralannot.demo", "--check", "shown", cwd=tmp_path)
     assert "files of the demo are there" in said
-    assert str(tmp_path) in run(python, "-c", "import neuralannot; print(neuralannot.__file__)", cwd=tmp_path)
+    assert str(environment) in run(
+        python, "-c", "import neuralannot; print(neuralannot.__file__)", cwd=tmp_path
+    )
     # Every extra has wheels for this Python; it is not installed.
     run(*pip, "--dry-run", "-c", ROOT / "constraints.txt", f"{wheel}[{EXTRAS}]", cwd=tmp_path)
     check_types(python, tmp_path)
