@@ -436,6 +436,7 @@ def test_the_torso_s_length_gives_the_distance(smpl):
     )
 
 
+@pytest.mark.slow
 def test_pictures_are_met_within_two_pixels(smpl, prior):
     given, joints = smpl.people(3)
     evidence = smpl.seen(joints)

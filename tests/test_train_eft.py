@@ -42,6 +42,7 @@ def run(checkpoint):
     return restored(found, found.config, data, device), found.config, data
 
 
+@pytest.mark.slow
 def test_steps_that_lead_nowhere_leave_the_network_s_answers(run):
     machinery, config, data = run
     rows = np.flatnonzero(data.usable)[:3]

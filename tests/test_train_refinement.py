@@ -83,6 +83,7 @@ def test_refined_annotations_fit_the_joints_and_the_truth_better_than_the_networ
     assert annotate(checkpoint, tmp_path / "refined").files == found["refined"].files
 
 
+@pytest.mark.slow
 def test_all_frames_of_a_person_have_one_shape_unless_each_shall_have_its_own(tmp_path):
     folder = studio("human36m", count=32)
     kept = {"method": "fitted", "data": [str(folder)], "every": 1}
