@@ -118,6 +118,7 @@ class Frames:
 
         data = np.fromfile(self._folder / self._paths[row], np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        assert image is not None, self._paths[row]
         return cv2.warpAffine(image, self._affine[row], (self.size, self.size))
 
     def batch(self, rows: Any) -> Any:
@@ -175,7 +176,7 @@ def _loaded(cache: Any, batch: int, workers: int) -> Callable[[], None]:
     from torch.utils.data import DataLoader
 
     # Started afresh: what uses opencv's threads may wait for ever in processes that were forked.
-    loader: DataLoader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         Batches(cache, batch),  # type: ignore[arg-type]
         batch_size=None,
         shuffle=True,

@@ -68,8 +68,8 @@ def mesh_work(
     """
     chosen = slice(None) if vertices is None else vertices
     points = len(arrays["v_template"][chosen])
-    model = sum(np.count_nonzero(arrays[name][chosen]) for name in ("v_template", "shapedirs", "posedirs"))
-    weights = np.count_nonzero(arrays["weights"][chosen])
+    model = sum(int(np.count_nonzero(arrays[n][chosen])) for n in ("v_template", "shapedirs", "posedirs"))
+    weights = int(np.count_nonzero(arrays["weights"][chosen]))
     parameters = 3 * arrays["weights"].shape[1] + 20
     times = 2 if backward else 1
     moved = 4 * (times * batch * (3 * points + parameters) + model + weights)

@@ -89,7 +89,7 @@ def write_model(folder: Path, model: str, variant: str) -> dict[str, np.ndarray]
         arrays["shapedirs"][:, :, _SHAPES : _SHAPES + 10] = codes[:, :, 10:20]
     path = folder / _OPEN[model]
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)
+    np.savez(path, allow_pickle=False, **arrays)
     return arrays
 
 
@@ -171,7 +171,8 @@ def _smplx(folder: Path, model: str, arrays: Mapping[str, np.ndarray], device: s
     def shaped(betas: Tensor) -> Callable[..., Tensor]:
         def mesh(**values: Tensor) -> Tensor:
             count = len(values["global_orient"])
-            return layer(betas=betas.expand(count, -1), **values).vertices
+            vertices: Tensor = layer(betas=betas.expand(count, -1), **values).vertices
+            return vertices
 
         return mesh
 
@@ -233,7 +234,9 @@ def body_models_layer(
     if model == "smplx":  # it wants the joints' names
         path = folder / "smplx-for-body-models.npz"
         bones = len(arrays["weights"][0])
-        np.savez(path, joint2num=np.array({f"joint_{k}": k for k in range(bones)}), **arrays)
+        np.savez(
+            path, joint2num=np.array({f"joint_{k}": k for k in range(bones)}), allow_pickle=True, **arrays
+        )
     layer = getattr(layers, model.upper())(model_path=path, **options).to(device)
 
     def arguments(values: Parameters) -> dict[str, Any]:
@@ -297,7 +300,7 @@ def _smplfitter(folder: Path, model: str, arrays: Mapping[str, np.ndarray], devi
         mean[75:120], mean[120:165] = arrays["hands_meanl"], arrays["hands_meanr"]
         codes = arrays["shapedirs"]
         changed["shapedirs"] = np.concatenate([codes[:, :, :10], codes[:, :, _SHAPES : _SHAPES + 10]], axis=2)
-        np.savez(own / "SMPLX_NEUTRAL.npz", **changed)
+        np.savez(own / "SMPLX_NEUTRAL.npz", allow_pickle=False, **changed)
     elif model == "mano":
         mean[3:] = arrays["hands_mean"]
         (own / "MANO_RIGHT.pkl").write_bytes(pickle.dumps(changed))

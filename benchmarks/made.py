@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def write_human36m_like(folder: Path, count: int, seed: int = 0) -> Path:
 
     rng = np.random.default_rng(seed)
     cameras = range(1, 5)
-    fits: dict[str, dict[str, dict[str, dict]]] = {}
+    fits: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     images = []
     for number in range(count):
         action, place = 2 + number // len(cameras) // 1000, number // len(cameras) % 1000

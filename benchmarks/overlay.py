@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -40,9 +41,7 @@ def run(options: Options) -> Iterator[Table]:
     def draw(name: str) -> np.ndarray:
         return render_overlay(image, [bodies[name]], model.faces, focal, princpt)
 
-    times = alternate(
-        {name: (lambda name=name: draw(name)) for name in _VIEWS}, repeats=options.repeated(5), warmup=1
-    )
+    times = alternate({name: partial(draw, name) for name in _VIEWS}, repeats=options.repeated(5), warmup=1)
     table = Table(TITLE, ("", "pixels drawn", "a picture"), machine())
     for name, seconds in times.seconds.items():
         drawn = (draw(name) != image).any(axis=2).mean()

@@ -54,7 +54,7 @@ def work_through(dataset: Any, number: int, workers: int, together: Any, results
 def child(way: str, folder: str, method: str, workers: int) -> None:
     """The process that has the data set and starts the workers: print the mean of their memory, MB."""
     _import_all()
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)  # typeshed's base has no Process
     dataset = data_set(way, Path(folder))
     together, results = context.Barrier(workers), context.Queue()
     started = [

@@ -59,12 +59,12 @@ def main() -> None:
     print(f"{trained.steps} steps, {made.count} fits: {', '.join(map(str, made.files))}")
 
     # Read the file back as anybody would. Bodies of motion capture are in the world: name the cameras.
-    given = {"release": own_release(args.model), "annotations": False}
     if samples.is_mocap and args.model != "mano":
         folder = data / "annotations" if (data / "annotations").is_dir() else data
-        files = {"annotations": "*_data.json", "cameras": "*_camera.json"}
-        given = {name: sorted(folder.glob(pattern)) for name, pattern in files.items()}
-    gt = load_pseudo_gt(made.files, **given)
+        noted, cameras = (sorted(folder.glob(f"*_{name}.json")) for name in ("data", "camera"))
+        gt = load_pseudo_gt(made.files, annotations=noted, cameras=cameras)
+    else:
+        gt = load_pseudo_gt(made.files, release=own_release(args.model), annotations=False)
     errors = joint_errors(gt, samples, body_models=args.body_models or None)
     print(errors)
     # The image with the best fit, and all of its fits drawn.

@@ -37,6 +37,7 @@ def main() -> None:
     print(gt)
 
     bodies = gt.forward(body_models=args.body_models)
+    assert bodies.vertices is not None  # they are asked for unless it is want="joints"
     for row, name in enumerate(row_names(gt)):
         path = args.out / f"{name}.obj"
         save_mesh(path, bodies.vertices[row].numpy(), bodies.faces_of(row))

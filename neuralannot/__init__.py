@@ -64,8 +64,8 @@ __all__ = [
     "save_mesh",
 ]
 
-
-__getattr__ = late_names(__name__, _ROOMS)
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = late_names(__name__, _ROOMS)
 
 
 def __dir__() -> list[str]:

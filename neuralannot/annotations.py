@@ -133,7 +133,8 @@ def _image_of(name: str, coco: Any, ann: Mapping[str, Any]) -> Mapping[str, Any]
     if "id" not in ann or "image_id" not in ann:
         raise ValueError(f"{name}: an annotation without 'id' or 'image_id': {dict(list(ann.items())[:4])}")
     try:
-        return coco.imgs[ann["image_id"]]
+        image: Mapping[str, Any] = coco.imgs[ann["image_id"]]
+        return image
     except KeyError:
         raise ValueError(f"{name}: annotation {ann['id']}: no image {ann['image_id']} in the file") from None
 
@@ -157,7 +158,7 @@ def _image_path(name: str, image: Mapping[str, Any], release: Release, groups: M
     return f"{release.image_folder}/{file_name}" if release.image_folder else file_name
 
 
-def _boxes(name: str, annotations: list, field: str, of: str | None = None) -> np.ndarray:
+def _boxes(name: str, annotations: list[Any], field: str, of: str | None = None) -> np.ndarray:
     """(A, 4) float32. COCO-WholeBody writes boxes of zeros where `<part>_valid` is false: NaN here."""
     boxes = np.full((len(annotations), 4), np.nan, np.float32)
     for row, ann in enumerate(annotations):
@@ -170,7 +171,7 @@ def _boxes(name: str, annotations: list, field: str, of: str | None = None) -> n
     return boxes
 
 
-def _keypoints(name: str, annotations: list) -> np.ndarray | None:
+def _keypoints(name: str, annotations: list[Any]) -> np.ndarray | None:
     first = next((a for a in annotations if "keypoints" in a), None)
     if first is None:
         return None
@@ -210,7 +211,7 @@ def _points(ann: Mapping[str, Any], field: str) -> np.ndarray:
     return np.column_stack([pairs, seen]).astype(np.float32)
 
 
-def _integers(name: str, images: list, fields: tuple[str, ...]) -> np.ndarray:
+def _integers(name: str, images: list[Any], fields: tuple[str, ...]) -> np.ndarray:
     values = np.zeros((len(images), len(fields)), np.int64)
     for row, image in enumerate(images):
         for column, field in enumerate(fields):
@@ -227,7 +228,7 @@ def _integers(name: str, images: list, fields: tuple[str, ...]) -> np.ndarray:
     return values
 
 
-def _joint_valid(name: str, annotations: list) -> np.ndarray:
+def _joint_valid(name: str, annotations: list[Any]) -> np.ndarray:
     valid = np.zeros((len(annotations), 42), bool)
     for row, ann in enumerate(annotations):
         flags = np.asarray(ann.get("joint_valid", np.ones(42)), float).reshape(-1)
@@ -239,7 +240,7 @@ def _joint_valid(name: str, annotations: list) -> np.ndarray:
     return valid
 
 
-def _image_cameras(name: str, coco: Any, images: list) -> dict[str, np.ndarray]:
+def _image_cameras(name: str, coco: Any, images: list[Any]) -> dict[str, np.ndarray]:
     by_image = {i: camera_of_image(name, img) for i, img in coco.imgs.items()}
     camera = stack_cameras([by_image[img["id"]] for img in images])
     world = np.array(

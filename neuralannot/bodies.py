@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Bodies:
             return self.faces[str(self.sides[row])]
         return self.faces
 
-    def project(self, what: str = "joints") -> torch.Tensor:
+    def project(self, what: Literal["joints", "vertices"] = "joints") -> torch.Tensor:
         """(B, J, 2) px of the joints, or (B, V, 2) with `what="vertices"`; NaN behind the camera.
 
         In the pixels of the original image. Bodies in world space pass through their cameras' extrinsics.
@@ -86,7 +86,7 @@ def forward_batches(
     gt: PseudoGT,
     *,
     want: str,
-    body_models: str | os.PathLike | None,
+    body_models: str | os.PathLike[str] | None,
     space: str,
     regressor: Any,
     only_valid: bool,
@@ -159,7 +159,7 @@ def _check_space(gt: PseudoGT, space: str) -> None:
 def _forward(
     gt: PseudoGT,
     want: str,
-    body_models: str | os.PathLike | None,
+    body_models: str | os.PathLike[str] | None,
     space: str,
     regressor: Any,
     only_valid: bool,
@@ -283,7 +283,7 @@ def _model_on(
 
 
 def model_on(
-    model: str, folder: str | os.PathLike | None, gender: str, side: str | None, device: str = "cpu"
+    model: str, folder: str | os.PathLike[str] | None, gender: str, side: str | None, device: str = "cpu"
 ) -> BodyModel:
     """The body model on a device, kept while its file stays. MANO and the open body have no gender."""
     from neuralannot.body_models.model import FOLDER_VARIABLE, file_stamp
@@ -296,7 +296,7 @@ def model_on(
     return _model_on(model, place, gender, side, device, file_stamp(place, model, gender, side))
 
 
-def rest_roots(gt: PseudoGT, body_models: str | os.PathLike | None) -> np.ndarray:
+def rest_roots(gt: PseudoGT, body_models: str | os.PathLike[str] | None) -> np.ndarray:
     """(N, 3) float32 metres; see `PseudoGT.rest_root`."""
     import torch
 

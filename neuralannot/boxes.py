@@ -182,7 +182,8 @@ def apply_affine(affine: ArrayLike, points: ArrayLike) -> np.ndarray:
     if values.ndim < 2 or values.shape[-1] != 2 or not _fits(matrix.shape[:-2], values.shape[:-2]):
         raise ValueError(f"points must be (…, K, 2) for affines {matrix.shape}, got {values.shape}")
     mapped = values @ matrix[..., :2].swapaxes(-1, -2) + matrix[..., None, :, 2]
-    return mapped.astype(np.float32)
+    moved: np.ndarray = mapped.astype(np.float32)
+    return moved
 
 
 def virtual_camera(

@@ -76,13 +76,15 @@ class Camera:
         """(N, P, 3) points in the world -> in the cameras' frames, metres; numpy or torch as given."""
         self._check_points(points, 3)
         R, t = _like(self.R, points), _like(self.t, points)
-        return points @ R.swapaxes(-1, -2) + t[:, None]
+        moved: Array = points @ R.swapaxes(-1, -2) + t[:, None]
+        return moved
 
     def camera_to_world(self, points: Array) -> Array:
         """The inverse of `world_to_camera`."""
         self._check_points(points, 3)
         R, t = _like(self.R, points), _like(self.t, points)
-        return (points - t[:, None]) @ R
+        moved: Array = (points - t[:, None]) @ R
+        return moved
 
     def project(self, points_cam: Array) -> Array:
         """(N, P, 3) camera-space points, metres -> (N, P, 2) px. Points at or behind the camera are NaN."""
@@ -94,7 +96,8 @@ class Camera:
             depth = np.where(depth > 0, depth, np.asarray(nan, points_cam.dtype))
         else:
             depth = depth.where(depth > 0, depth.new_tensor(nan))
-        return points_cam[..., :2] / depth * focal[:, None] + princpt[:, None]
+        pixels: Array = points_cam[..., :2] / depth * focal[:, None] + princpt[:, None]
+        return pixels
 
     def resized(self, image_size: Sequence[int] | np.ndarray) -> Camera:
         """The same cameras for images resized to `image_size` (2,) or (N, 2) width and height px.

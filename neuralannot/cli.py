@@ -210,9 +210,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name: str, run: object, text: str, example: str, of: object = commands) -> _Parser:
+    def command(
+        name: str, run: object, text: str, example: str, of: argparse._SubParsersAction[_Parser] = commands
+    ) -> _Parser:
         shown = f"example: {example}"
-        sub = of.add_parser(name, help=text, description=text, epilog=shown)  # type: ignore[attr-defined]
+        sub = of.add_parser(name, help=text, description=text, epilog=shown)
         sub.set_defaults(run=run)
         return sub
 
@@ -263,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--out", required=True, help="picture to write (.png, .jpg)")
     render.add_argument("--opacity", type=float, default=0.85, help="0 to 1 (default: %(default)s)")
 
-    def group(name: str, text: str, example: str) -> object:
+    def group(name: str, text: str, example: str) -> argparse._SubParsersAction[_Parser]:
         sub = commands.add_parser(name, help=text, description=text, epilog=f"example: {example}")
         return sub.add_subparsers(metavar="COMMAND", required=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ class Companions:
             )
         return f"{release.name}: no camera file; put {name} beside the file, or pass cameras="
 
-    def missing(self, view: RowView, release: Release) -> list:
+    def missing(self, view: RowView, release: Release) -> list[Any]:
         """See `PseudoGT.missing`."""
         fits, annotations = _stacks(view)
         hands = release.model == "mano"
@@ -76,11 +77,12 @@ class Companions:
         ids = annotations.gather("ann/id")
         wanted = ids.reshape(-1, 1) if release.key_names == ("id",) else annotations.gather("ann/key")
         if not hands:
-            return ids[KeyIndex(_fit_keys(fits, release)).first(wanted) < 0].tolist()
+            missing: list[Any] = ids[KeyIndex(_fit_keys(fits, release)).first(wanted) < 0].tolist()
+            return missing
         lacks = ~_sides_there(fits, release, wanted)
         return [(int(ids[row]), SIDES[side]) for row, side in np.argwhere(lacks)]
 
-    def absence(self, view: RowView, release: Release, key: int | tuple) -> str:
+    def absence(self, view: RowView, release: Release, key: int | tuple[Any, ...]) -> str:
         """Whether an id or key is unknown, or known and without a fit."""
         fits, annotations = _stacks(view)
         numbers = [k for k in (key if isinstance(key, tuple) else (key,)) if not isinstance(k, str)]
@@ -125,7 +127,7 @@ def _stacks(view: RowView) -> tuple[TableStack, TableStack | None]:
     return fits, next((p.stack for p in view.parts if "ann/id" in p.stack), None)
 
 
-def _holds(keys: np.ndarray, numbers: list) -> bool:
+def _holds(keys: np.ndarray, numbers: list[int]) -> bool:
     """Whether the numbers are one of the (M, K) keys or (M,) ids."""
     keys = keys.reshape(len(keys), -1)
     return keys.shape[1] == len(numbers) and bool((keys == numbers).all(axis=1).any())
@@ -141,7 +143,7 @@ def _sides_there(fits: TableStack, release: Release, wanted: np.ndarray) -> np.n
     return np.stack([KeyIndex(keys[sides == code]).first(wanted) >= 0 for code in range(len(SIDES))], axis=1)
 
 
-def _null_sides(fits: TableStack, release: Release) -> list:
+def _null_sides(fits: TableStack, release: Release) -> list[Any]:
     if "all/entry" not in fits:
         return []
     entries = fits.gather("all/entry")

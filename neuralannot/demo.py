@@ -14,6 +14,8 @@ from neuralannot.exports import export_joints, export_meshes
 from neuralannot.loading import load_pseudo_gt
 from neuralannot.pseudo_gt import PseudoGT
 
+__all__ = ["FILES", "SAMPLE", "floor_picture", "missing_files", "run_demo"]
+
 SAMPLE = Path(__file__).parent / "sample"
 FILES = (
     "astronaut/overlay_smpl.png",

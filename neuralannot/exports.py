@@ -12,6 +12,8 @@ from neuralannot.atomic import whole_file
 from neuralannot.bodies import Bodies
 from neuralannot.pseudo_gt import PseudoGT
 
+__all__ = ["MESH_FORMATS", "export_joints", "export_meshes", "row_names", "write_npz"]
+
 MESH_FORMATS = ("obj", "ply", "glb")
 
 
@@ -26,10 +28,10 @@ def row_names(gt: PseudoGT) -> list[str]:
 
 def export_meshes(
     gt: PseudoGT,
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     *,
     suffix: str = "obj",
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     space: str = "camera",
     batch_size: int = 64,
     progress: bool = False,
@@ -65,9 +67,9 @@ def export_meshes(
 
 def export_joints(
     gt: PseudoGT,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     space: str = "camera",
     regressor: object = None,
     batch_size: int = 256,
@@ -108,7 +110,7 @@ def export_joints(
     return write_npz(path, arrays)
 
 
-def write_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> Path:
+def write_npz(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> Path:
     """Write arrays to a compressed npz in one step; the folder is made if it is not there."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

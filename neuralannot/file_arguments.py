@@ -43,7 +43,8 @@ def add_body_models_argument(parser: argparse.ArgumentParser) -> None:
 
 def named_files(options: argparse.Namespace) -> str | list[str]:
     """`file` as the library takes it: one path, or several."""
-    return options.file if len(options.file) > 1 else options.file[0]
+    named: str | list[str] = options.file if len(options.file) > 1 else options.file[0]
+    return named
 
 
 def load_named(options: argparse.Namespace) -> PseudoGT:

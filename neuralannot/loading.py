@@ -24,7 +24,7 @@ from neuralannot.quality_columns import load_quality_beside
 from neuralannot.readers import read_fits
 from neuralannot.store import SUFFIX, Table, cached_table, derived_table, open_table
 
-PathLike = str | os.PathLike
+PathLike = str | os.PathLike[str]
 
 
 def load_pseudo_gt(

@@ -85,7 +85,7 @@ class Lookup:
             rows, _ = self._keys.all(wanted)
         return rows if side is None else rows[self._view.column("side")[rows] == SIDES.index(side)]
 
-    def _is_key(self, key: tuple) -> bool:
+    def _is_key(self, key: tuple[Any, ...]) -> bool:
         """Whether a tuple has a key's form: an id, or as many numbers as frame keys, and maybe a side."""
         numbers = key[:-1] if key and isinstance(key[-1], str) else key
         names = self._release.key_names
@@ -122,7 +122,7 @@ def key_of_text(text: str) -> int | tuple[int | str, ...]:
     return key[0] if len(key) == 1 and isinstance(key[0], int) else key
 
 
-def rows_of_image(paths: np.ndarray, image: str | os.PathLike) -> np.ndarray:
+def rows_of_image(paths: np.ndarray, image: str | os.PathLike[str]) -> np.ndarray:
     """Rows whose image path (N,) is the file `image`: the longest end that the two have in common decides.
 
     Raises ValueError where no image is called so, or several are and the folders do not tell them apart.

@@ -52,7 +52,8 @@ def mpjpe(pred: ArrayT, target: ArrayT, *, valid: ArrayT | None = None, root: in
     if root is not None:
         pred, target = align_root(pred, root), align_root(target, root)
         mask = mask & mask[..., root, None]
-    return _masked_mean(xp, _distances(xp, pred, target, mask), mask)
+    error: ArrayT = _masked_mean(xp, _distances(xp, pred, target, mask), mask)
+    return error
 
 
 def pa_mpjpe(pred: ArrayT, target: ArrayT, *, valid: ArrayT | None = None) -> ArrayT:
@@ -66,7 +67,10 @@ def pa_mpjpe(pred: ArrayT, target: ArrayT, *, valid: ArrayT | None = None) -> Ar
     pred = xp.where(mask[..., None], pred, xp.zeros_like(pred))
     scale, rotation, translation, determined = _umeyama(xp, pred, target, mask)
     mask = mask & determined[..., None]
-    return _masked_mean(xp, _distances(xp, _move(pred, scale, rotation, translation), target, mask), mask)
+    error: ArrayT = _masked_mean(
+        xp, _distances(xp, _move(pred, scale, rotation, translation), target, mask), mask
+    )
+    return error
 
 
 def mpvpe(
@@ -94,7 +98,8 @@ def pa_mpvpe(pred: ArrayT, target: ArrayT, *, valid: ArrayT | None = None) -> Ar
 def reprojection_error(pred: ArrayT, target: ArrayT, *, valid: ArrayT | None = None) -> ArrayT:
     """Mean distance (…,) in pixels between projected and annotated joints (…, K, 2)."""
     xp, pred, target, mask = _inputs(pred, target, valid, width=2)
-    return _masked_mean(xp, _distances(xp, pred, target, mask), mask)
+    error: ArrayT = _masked_mean(xp, _distances(xp, pred, target, mask), mask)
+    return error
 
 
 def projected_error(pixels: ArrayT, target: ArrayT, *, valid: ArrayT | None = None) -> ArrayT:
@@ -105,7 +110,8 @@ def projected_error(pixels: ArrayT, target: ArrayT, *, valid: ArrayT | None = No
     xp, pixels, target, mask = _inputs(pixels, target, valid, width=2)
     behind = (mask & ~xp.isfinite(pixels).all(-1)).any(-1)
     error = _masked_mean(xp, _distances(xp, pixels, target, mask & ~behind[..., None]), mask)
-    return xp.where(behind, xp.full_like(error, float("inf")), error)
+    found: ArrayT = xp.where(behind, xp.full_like(error, float("inf")), error)
+    return found
 
 
 def pck(pred: ArrayT, target: ArrayT, *, threshold: float | ArrayT, valid: ArrayT | None = None) -> ArrayT:
@@ -124,7 +130,8 @@ def pck(pred: ArrayT, target: ArrayT, *, threshold: float | ArrayT, valid: Array
             )
         limit = limit[..., None]
     hits = xp.where(distances <= limit, xp.ones_like(distances), xp.zeros_like(distances))
-    return _masked_mean(xp, xp.where(xp.isnan(distances), distances, hits), mask)
+    share: ArrayT = _masked_mean(xp, xp.where(xp.isnan(distances), distances, hits), mask)
+    return share
 
 
 def auc(
@@ -158,7 +165,8 @@ def auc(
         found = found.detach().contiguous()
         first = xp.searchsorted(xp.as_tensor(thresholds, device=found.device), found)
         scores = xp.as_tensor(areas, dtype=distances.dtype, device=found.device)[first]
-    return _masked_mean(xp, xp.where(xp.isnan(distances), distances, scores), mask)
+    area: ArrayT = _masked_mean(xp, xp.where(xp.isnan(distances), distances, scores), mask)
+    return area
 
 
 def align_root(points: ArrayT, root: int | ArrayT) -> ArrayT:
@@ -166,12 +174,14 @@ def align_root(points: ArrayT, root: int | ArrayT) -> ArrayT:
     if isinstance(root, int | np.integer):
         if not -points.shape[-2] <= root < points.shape[-2]:
             raise ValueError(f"root must be an index of {points.shape[-2]} points, got {root}")
-        return points - points[..., root, None, :]
+        about: ArrayT = points - points[..., root, None, :]
+        return about
     position: Any = root
     expected = (*points.shape[:-2], points.shape[-1])
     if tuple(position.shape) != expected:
         raise ValueError(f"root must be an index or a position {expected}, got {tuple(position.shape)}")
-    return points - position[..., None, :]
+    moved: ArrayT = points - position[..., None, :]
+    return moved
 
 
 def align_similarity(pred: ArrayT, target: ArrayT, *, valid: ArrayT | None = None) -> ArrayT:
@@ -179,7 +189,8 @@ def align_similarity(pred: ArrayT, target: ArrayT, *, valid: ArrayT | None = Non
 
     The alignment is of the valid points and is applied to all. NaN where it is not determined.
     """
-    return _move(pred, *fit_similarity(pred, target, valid=valid))
+    moved: ArrayT = _move(pred, *fit_similarity(pred, target, valid=valid))
+    return moved
 
 
 def fit_similarity(

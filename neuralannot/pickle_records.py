@@ -250,7 +250,8 @@ class Builder:
         self._spend(idxs.size * flat.itemsize)
         chosen = flat[idxs]
         shape = self.build(state.get("preferred_shape"))
-        return chosen if shape is None else chosen.reshape(as_shape(shape))
+        shaped: np.ndarray = chosen if shape is None else chosen.reshape(as_shape(shape))
+        return shaped
 
 
 def as_shape(value: Any) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ class Precomputed:
     (these two in camera space), of which bodies (options of `PseudoGT.forward`)."""
 
     columns: tuple[str, ...]
-    body_models: str | os.PathLike | None = None
+    body_models: str | os.PathLike[str] | None = None
     regressor: Any = None
     only_valid: bool = False
 
@@ -138,7 +138,7 @@ def _content(table: Table) -> str:
     return _digest(*(part for name in sorted(table) for part in (name, table[name])))
 
 
-def _model_stamps(gt: PseudoGT, folder: str | os.PathLike | None) -> list[str]:
+def _model_stamps(gt: PseudoGT, folder: str | os.PathLike[str] | None) -> list[str]:
     """What says that the files of the body models that the rows need are the same."""
     genders = ["neutral"]
     if folder is not None and gt.model != "mano":

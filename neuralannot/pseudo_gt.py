@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -183,7 +183,8 @@ class PseudoGT:
     @property
     def gender(self) -> np.ndarray:
         """(N,) str: `neutral` where the file says nothing."""
-        return np.array(GENDERS)[self._view.column("gender")]
+        genders: np.ndarray = np.array(GENDERS)[self._view.column("gender")]
+        return genders
 
     @property
     def side(self) -> np.ndarray | None:
@@ -327,7 +328,8 @@ class PseudoGT:
     @property
     def joints_world_valid(self) -> np.ndarray:
         """(N, K) bool: the joints that the data set gives."""
-        return np.isfinite(self.joints_world).all(axis=-1)
+        valid: np.ndarray = np.isfinite(self.joints_world).all(axis=-1)
+        return valid
 
     @property
     def joint_set_world(self) -> str | None:
@@ -340,8 +342,8 @@ class PseudoGT:
         self,
         ids: Any = None,
         *,
-        want: str = "mesh",
-        body_models: str | os.PathLike | None = None,
+        want: Literal["mesh", "joints"] = "mesh",
+        body_models: str | os.PathLike[str] | None = None,
         space: str = "camera",
         regressor: Any = None,
         only_valid: bool = False,
@@ -379,8 +381,8 @@ class PseudoGT:
         self,
         ids: Any = None,
         *,
-        want: str = "mesh",
-        body_models: str | os.PathLike | None = None,
+        want: Literal["mesh", "joints"] = "mesh",
+        body_models: str | os.PathLike[str] | None = None,
         space: str = "camera",
         regressor: Any = None,
         only_valid: bool = False,
@@ -402,13 +404,13 @@ class PseudoGT:
             batch_size=batch_size,
         )
 
-    def rest_root(self, body_models: str | os.PathLike | None = None) -> np.ndarray:
+    def rest_root(self, body_models: str | os.PathLike[str] | None = None) -> np.ndarray:
         """(N, 3) float32 metres: J0, the root joint of each shaped body at rest, before `transl`."""
         from neuralannot.bodies import rest_roots
 
         return rest_roots(self, body_models)
 
-    def to_camera_space(self, body_models: str | os.PathLike | None = None) -> PseudoGT:
+    def to_camera_space(self, body_models: str | os.PathLike[str] | None = None) -> PseudoGT:
         """The same fits with parameters whose plain forward gives camera-space bodies, exactly.
 
         `root' = log(R exp(root))`, `transl' = R (J0 + transl) + t - J0`, with J0 the rest root of the body

@@ -343,7 +343,7 @@ def _kind(value: object) -> str:
     return repr(value)
 
 
-def _flat(values: list) -> Iterator[object]:
+def _flat(values: list[Any]) -> Iterator[object]:
     for value in values:
         if isinstance(value, list):
             yield from _flat(value)

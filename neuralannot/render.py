@@ -234,7 +234,8 @@ def _light(normals: np.ndarray, rays: np.ndarray) -> np.ndarray:
     cosine = -np.einsum("ni,ni->n", normals, rays) / np.sqrt(np.einsum("ni,ni->n", rays, rays))
     toward_camera = np.maximum(cosine, 0)
     toward_sky = np.maximum(normals @ _SKY_DIRECTION, 0)
-    return _AMBIENT + _HEADLIGHT * toward_camera + _SKYLIGHT * toward_sky
+    light: np.ndarray = _AMBIENT + _HEADLIGHT * toward_camera + _SKYLIGHT * toward_sky
+    return light
 
 
 def _pixel_means(values: np.ndarray, samples: int) -> np.ndarray:

@@ -18,7 +18,8 @@ Place = tuple[Table | None, str]
 
 
 def copied(column: np.ndarray, row: int) -> np.ndarray:
-    return column[row].copy()
+    values: np.ndarray = column[row].copy()
+    return values
 
 
 def scalar(column: np.ndarray, row: int) -> Any:
@@ -30,7 +31,8 @@ def numbers(column: np.ndarray, row: int) -> tuple[int, ...]:
 
 
 def text(column: np.ndarray, row: int) -> str:
-    return column.item(row).decode()
+    text: str = column.item(row).decode()
+    return text
 
 
 def gender(column: np.ndarray, row: int) -> str:

@@ -229,7 +229,7 @@ def _read_npy(stream: Stream, where: str) -> Any:
 _PythonUnpickler: Any = pickle._Unpickler
 
 
-class _Unpickler(_PythonUnpickler):
+class _Unpickler(_PythonUnpickler):  # type: ignore[misc]  # typeshed does not know the base
     """Runs the instructions of a pickle with names and records in place of functions and objects."""
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_PythonUnpickler.dispatch)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -106,7 +106,7 @@ def open_table(path: str | Path) -> Table:
     return Table(MappingProxyType(columns), MappingProxyType(meta), Path(os.path.abspath(path)))
 
 
-def _column(mapped: mmap.mmap, start: int, entry: dict) -> np.ndarray:
+def _column(mapped: mmap.mmap, start: int, entry: dict[str, Any]) -> np.ndarray:
     first, last = entry["data_offsets"]
     dtype = np.dtype(_DTYPES[entry["dtype"]])
     shape = tuple(entry["shape"])

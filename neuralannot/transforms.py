@@ -12,6 +12,8 @@ import numpy as np
 
 from neuralannot.cameras import Camera
 
+__all__ = ["camera_space_columns", "mirror_parameters", "rigid_parameters", "rotation_about_axis"]
+
 _CHUNK = 1 << 16  # rows at a time: the work is in float64
 
 # SMPL's and SMPL-X's body joints after the root, left and right swapped (index into body_pose).

@@ -297,6 +297,7 @@ def test_the_page_in_docs_is_the_program_s(tmp_path):
 # --- the command
 
 
+@pytest.mark.slow
 def test_quick_runs_print_tables_and_write_the_page(tmp_path):
     page = tmp_path / "page.md"
     names = ["mesh", "parts", "joints", "camera", "overlay", "gpu"]

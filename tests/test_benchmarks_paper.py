@@ -103,6 +103,7 @@ def test_every_answer_must_be_a_number(bases, out):
         setup.measured(judged, seconds=1.0)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_its_tables_show_what_is_there(bases, out, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(annotators.SIZES, "tiny", SMALL)
     given = ["tables", "--size", "tiny", "--out", str(out), "--tables", "4", "--studies", "body-17-missing"]

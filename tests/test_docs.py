@@ -71,6 +71,7 @@ def test_python_blocks_run(page, data, monkeypatch):
         run_python(code, page, names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", _GUIDES, ids=lambda p: p.name)
 def test_command_lines_run(page, data):
     for code in blocks(page, "bash"):

@@ -125,6 +125,7 @@ def test_meshes_of_the_sample(tmp_path):
     assert not changed[:20, :20].any()
 
 
+@pytest.mark.slow
 def test_meshes_of_own_files(tmp_path, images, walk):
     shutil.copytree(SAMPLE / "human36m", tmp_path / "data")
     ids = walk.ids[[2, 0]].tolist()
@@ -175,6 +176,7 @@ def test_joints_of_the_sample(tmp_path):
             assert found[name].dtype == np.float32
 
 
+@pytest.mark.slow
 def test_joints_of_own_files(tmp_path):
     shutil.copytree(SAMPLE / "mscoco", tmp_path / "data")
     run("extract_joints.py", tmp_path / "data" / SMPL_FILE, "--ids", 1, "--out", "a/b.npz", cwd=tmp_path)
@@ -191,6 +193,7 @@ def test_dataloader_of_the_sample(tmp_path):
     assert files_below(SAMPLE) == before
 
 
+@pytest.mark.slow
 def test_dataloader_of_own_files(tmp_path):
     shutil.copytree(SAMPLE / "human36m", tmp_path / "data")
     gt = load_pseudo_gt(tmp_path / "data", cache=False)

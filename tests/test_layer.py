@@ -34,6 +34,7 @@ __all__ = ["one_thread"]  # a fixture that every test here uses
 # --- smplx's numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "side"), MODELS)
 def test_1000_bodies_are_smplx_s(name, side):
     model, bodies = load_body_model(name, side=side), random_bodies(name, 1000)

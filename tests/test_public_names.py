@@ -2,12 +2,18 @@
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
+from difflib import unified_diff
+from pathlib import Path
 
+import public_names
 import pytest
 
 import neuralannot
+
+ROOT = Path(__file__).parent.parent
 
 PUBLIC = [
     "JOINT_SETS",
@@ -30,6 +36,24 @@ PUBLIC = [
 
 def test_public_names_are_these():
     assert neuralannot.__all__ == PUBLIC
+
+
+def test_names_and_signatures_are_those_on_file():
+    """A change of the interface is a line of `public_names.txt` that changes: `make names`, and look."""
+    kept, found = public_names.FILE.read_text().splitlines(), public_names.lines()
+    assert kept == found, "\n".join(unified_diff(kept, found, "public_names.txt", "now", lineterm="", n=0))
+
+
+def test_what_pages_and_examples_import_is_public():
+    files = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.py")]
+    for path in files:
+        for module, names in re.findall(
+            r"from (neuralannot[\w.]*) import ([\w, ]+|\([^)]+\))", path.read_text()
+        ):
+            found = importlib.import_module(module)
+            for name in re.findall(r"\w+", names):
+                inside = hasattr(found, "__path__") and not hasattr(found, name)
+                assert inside or name in getattr(found, "__all__", ()), f"{path.name}: {module}.{name}"
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -69,14 +93,23 @@ def test_importing_does_not_pay_for_torch():
 
 def test_importing_writes_and_prints_nothing(tmp_path):
     code = "import neuralannot, neuralannot.bodies, neuralannot.body_models.model, neuralannot.render"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     assert not list(tmp_path.iterdir())
 
 
-def test_the_core_does_not_import_train():
-    from pathlib import Path
+def test_importing_warns_of_nothing():
+    code = "import neuralannot, neuralannot.cli, neuralannot.train, neuralannot.formats"
+    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
 
+
+def test_the_core_does_not_import_train():
     package = Path(neuralannot.__file__).parent
     for module in package.rglob("*.py"):
         # The command line and the showcase stand above everything, measuring above training.

@@ -59,6 +59,7 @@ def mpjpe_mm(gt: PseudoGT, truth: PseudoGT) -> np.ndarray:
     return 1000 * np.linalg.norm(ours - theirs, axis=-1).mean(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_filtered_file_beats_the_unfiltered_one(studio: StudioReport, seed: int, tmp_path: Path) -> None:
     """Measured on a written file, filtered by one command, compared with the true parameters."""

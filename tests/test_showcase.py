@@ -97,6 +97,7 @@ def test_files_and_numbers(shown, out):
     assert "batch=4" in text
 
 
+@pytest.mark.slow
 def test_going_on(shown, out):
     """Asked again, nothing is done twice; more steps are added to those that there are."""
     before = (shown.folder / "train" / "checkpoint.pt").read_bytes()
@@ -113,6 +114,7 @@ def test_going_on(shown, out):
         showcase(out, changes={**SMALL, "head_width": 16, "max_steps": 8}, **SIZES)
 
 
+@pytest.mark.slow
 def test_in_the_wild_by_the_command_line(tmp_path, capsys):
     given = ["--count", "4", "--workers", "1", "--image-size", "128", "--pictures", "2", "--layout", "ffhq"]
     changes = [f"--set={name.replace('_', '-')}={value}" for name, value in SMALL.items()]

@@ -231,6 +231,7 @@ def hessian(energy, x, row, step=1e-5):
     return ((gradients[:count] - gradients[count:]) / (2 * step)).numpy()
 
 
+@pytest.mark.slow
 def test_a_stage_ends_where_scipy_ends(smpl):
     """The whole way through `fit_smplify` to the minimum that L-BFGS-B finds from the same start."""
     _, joints = smpl.people(1)
@@ -378,6 +379,7 @@ def test_a_torso_that_says_nothing_leaves_the_turn_to_all_joints(smpl):
     assert off(found.joints, joints)[valid].mean() < 2
 
 
+@pytest.mark.slow
 def test_a_learnt_prior_bends_what_joints_do_not_say(smpl):
     poses = load_poses()
     gaussians = learn_gaussians(poses.body_pose[poses.clip != 2].reshape(-1, 63))
@@ -396,6 +398,7 @@ def test_a_learnt_prior_bends_what_joints_do_not_say(smpl):
     assert wrong[1] < wrong[0]
 
 
+@pytest.mark.slow
 def test_adam_gets_there_too(smpl):
     _, joints = smpl.people(2)
     setting = tuned("smpl", picture=False)
@@ -433,6 +436,7 @@ def test_the_torso_s_length_gives_the_distance(smpl):
     )
 
 
+@pytest.mark.slow
 def test_pictures_are_met_within_two_pixels(smpl, prior):
     given, joints = smpl.people(3)
     evidence = smpl.seen(joints)
@@ -467,6 +471,7 @@ def test_the_published_camera_is_found_once_and_kept(smpl, prior):
     assert ((last.joints[..., 2].mean(1) - depth).abs() < 0.15 * depth).all()
 
 
+@pytest.mark.slow
 def test_both_sides_are_tried_where_the_shoulders_are_close(smpl, prior):
     """A body seen from behind, begun from the front: only another heading gets it right."""
     given, _ = smpl.people(3, turned=0.0)

@@ -322,6 +322,7 @@ def digest(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_a_byte(tmp_path, studios):
     made(tmp_path / "two", "mscoco", workers=2)
     assert digest(tmp_path / "two") == digest(studios("mscoco").out)
@@ -518,6 +519,7 @@ def test_a_studio_that_is_there_is_reported_and_another_refused(tmp_path, studio
         made(tmp_path, "ffhq")
 
 
+@pytest.mark.slow
 def test_a_killed_studio_has_no_annotations_and_is_made_again(tmp_path):
     folder = tmp_path / "s"
     settings = {"layout": "human36m", "count": 60, "image_size": 64, "workers": 1}

@@ -37,15 +37,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 ALONE = World(0, 1, torch.device("cpu"))
 MOCAP = [
     ("human36m", "tiny-human36m-smpl", "Human36M_subject*", {"inputs": "joints"}),
-    ("human36m", "tiny-human36m-smplx", "Human36M_subject*", {}),
+    pytest.param("human36m", "tiny-human36m-smplx", "Human36M_subject*", {}, marks=pytest.mark.slow),
     ("interhand26m", "tiny-interhand-mano", "InterHand2.6M_train", {}),
 ]
 WILD = [
     ("mscoco", "tiny-mscoco-smpl", "MSCOCO_train_SMPL_", {"inputs": "image+joints"}),
-    ("mscoco", "tiny-mscoco-smplx-body", "MSCOCO_train_SMPLX_all_", {}),
+    pytest.param("mscoco", "tiny-mscoco-smplx-body", "MSCOCO_train_SMPLX_all_", {}, marks=pytest.mark.slow),
     ("mscoco", "tiny-mscoco-mano", "MSCOCO_train_MANO_", {}),
-    ("mscoco", "tiny-mscoco-flame", "MSCOCO_train_FLAME_", {}),
-    ("ffhq", "tiny-ffhq-flame", "FFHQ_FLAME_", {}),
+    pytest.param("mscoco", "tiny-mscoco-flame", "MSCOCO_train_FLAME_", {}, marks=pytest.mark.slow),
+    pytest.param("ffhq", "tiny-ffhq-flame", "FFHQ_FLAME_", {}, marks=pytest.mark.slow),
 ]
 
 
@@ -402,6 +402,7 @@ def test_parts_that_are_there_are_not_made_again_and_those_that_are_not_are(tmp_
     assert [n for n in names if after[n][0] != before[n][0]] == [names[1], names[3], names[4]]
 
 
+@pytest.mark.slow
 def test_annotating_that_was_killed_ends_as_if_it_had_not(tmp_path, small_parts):
     checkpoint = trained("human36m", "tiny-human36m-smpl", inputs="joints")
     wanted = room.annotate(checkpoint, tmp_path / "whole")
@@ -421,6 +422,7 @@ def test_annotating_that_was_killed_ends_as_if_it_had_not(tmp_path, small_parts)
     assert all(after[name] == there[name] for name in there)  # those that were whole stayed
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_file_of_one(tmp_path, small_parts):
     checkpoint = trained("mscoco", "tiny-mscoco-mano")
     wanted = room.annotate(checkpoint, tmp_path / "one")
@@ -439,6 +441,7 @@ def test_workers_change_nothing(tmp_path, small_parts):
     assert whole(alone) == whole(helped)
 
 
+@pytest.mark.slow
 def test_parts_of_another_checkpoint_or_of_other_pictures_are_not_taken(tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(studio("interhand26m"), folder)

@@ -42,6 +42,7 @@ def run(checkpoint):
     return restored(found, found.config, data, device), found.config, data
 
 
+@pytest.mark.slow
 def test_steps_that_lead_nowhere_leave_the_network_s_answers(run):
     machinery, config, data = run
     rows = np.flatnonzero(data.usable)[:3]
@@ -76,6 +77,7 @@ def test_a_sample_that_is_good_enough_is_left_alone(run):
     np.testing.assert_allclose(found["hand_pose"], said["hand_pose"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_annotate_by_eft(checkpoint, tmp_path):
     said = annotate(checkpoint, tmp_path / "network", method="network")
     tuned = annotate(
@@ -85,6 +87,7 @@ def test_annotate_by_eft(checkpoint, tmp_path):
     assert tuned.error < said.error
 
 
+@pytest.mark.slow
 def test_in_pictures_alone(tmp_path):
     checkpoint = fit(a_run("ffhq", data=[str(studio("ffhq", 4))]), tmp_path / "run").checkpoint
     said = annotate(checkpoint, tmp_path / "network", method="network")

@@ -54,13 +54,13 @@ def rows_of(out: Path) -> list[dict[str, str]]:
     [
         ("human36m", None, 8, {}),
         ("human36m", None, 14, {"inputs": "joints", "joint_dropout": 0.3}),
-        ("human36m", "tiny-human36m-smplx", 8, {"inputs": "image"}),
+        pytest.param("human36m", "tiny-human36m-smplx", 8, {"inputs": "image"}, marks=pytest.mark.slow),
         ("interhand26m", None, 8, {}),
-        ("mscoco", "tiny-mscoco-smpl", 14, {}),
+        pytest.param("mscoco", "tiny-mscoco-smpl", 14, {}, marks=pytest.mark.slow),
         ("mscoco", "tiny-mscoco-smplx-body", 14, {"inputs": "image+joints", "outputs": "rotation6d"}),
-        ("mscoco", "tiny-mscoco-mano", 8, {}),
-        ("mscoco", "tiny-mscoco-flame", 8, {}),
-        ("ffhq", None, 14, {"inputs": "joints"}),
+        pytest.param("mscoco", "tiny-mscoco-mano", 8, {}, marks=pytest.mark.slow),
+        pytest.param("mscoco", "tiny-mscoco-flame", 8, {}, marks=pytest.mark.slow),
+        pytest.param("ffhq", None, 14, {"inputs": "joints"}, marks=pytest.mark.slow),
     ],
 )
 def test_every_kind_of_run_lowers_its_loss(layout, name, steps, changes, tmp_path):
@@ -103,6 +103,7 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_if_it_had_not(changes, tmp_p
     assert [[row["step"], row["total"]] for row in rows_of(tmp_path / "parts")] == kept
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_bit_for_bit_as_if_it_had_not(tmp_path):
     config = a_run(
         max_steps=24,

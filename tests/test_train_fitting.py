@@ -178,6 +178,7 @@ def test_a_fit_does_not_depend_on_its_neighbours_nor_on_the_frame(smpl):
     torch.testing.assert_close(turned.state.root, turn @ together.state.root, rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_energy_ends_where_scipy_s_does(smpl):
     """The same sum of squares, solved by scipy from the same start."""
     _, chart, moments, _ = smpl

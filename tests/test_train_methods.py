@@ -49,6 +49,7 @@ def test_the_optimiser_annotates_mocap_without_network_and_image(tmp_path):
     assert annotation_errors(of(made.files), truth).means["mpvpe"] < 30
 
 
+@pytest.mark.slow
 def test_hands_in_pictures_by_the_optimiser_and_by_least_squares(tmp_path):
     folder = studio("mscoco", 6)
     found = {

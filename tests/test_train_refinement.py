@@ -83,6 +83,7 @@ def test_refined_annotations_fit_the_joints_and_the_truth_better_than_the_networ
     assert annotate(checkpoint, tmp_path / "refined").files == found["refined"].files
 
 
+@pytest.mark.slow
 def test_all_frames_of_a_person_have_one_shape_unless_each_shall_have_its_own(tmp_path):
     folder = studio("human36m", count=32)
     kept = {"method": "fitted", "data": [str(folder)], "every": 1}
@@ -120,6 +121,7 @@ def test_near_keeps_the_network_s_rotations():
     assert apart(gts["far"], gts["none"]) < 0.05
 
 
+@pytest.mark.slow
 def test_refining_in_the_wild_brings_the_joints_onto_the_keypoints(tmp_path):
     for layout, name in (("mscoco", "tiny-mscoco-smpl"), ("mscoco", "tiny-mscoco-mano")):
         checkpoint = trained(layout, name)
@@ -457,6 +459,7 @@ def one_motion(missing: float = 0.3) -> tuple[TrainingData, Any, np.ndarray]:
     return replace(data, targets=replace(data.targets, valid_cam=valid)), machinery, clean.numpy()
 
 
+@pytest.mark.slow
 def test_a_data_set_s_own_poses_say_where_missing_joints_are():
     data, machinery, clean = one_motion()
     rows = np.flatnonzero(data.usable)
@@ -497,6 +500,7 @@ def pictured() -> tuple[TrainingData, Any, Any]:
     return data, machinery, truth_of(folder, "*_SMPLX_*.json")
 
 
+@pytest.mark.slow
 def test_the_image_s_camera_shows_how_bodies_are_turned():
     data, machinery, truth = pictured()
     rows = np.flatnonzero(data.usable)

@@ -64,6 +64,7 @@ def test_a_first_stage_s_parameters_give_the_joints_of_the_crops(layout, pattern
     assert float(off.norm(dim=2)[valid].max()) < 5e-3  # mirrored hands: the regressors differ by a little
 
 
+@pytest.mark.slow
 def test_several_data_sets_train_together_each_with_its_joints(tmp_path):
     bodies = first_stage("human36m", tmp_path, "*_SMPL_NeuralAnnot.json")
     config = a_run(

@@ -169,10 +169,12 @@ def trained(setup: Setup, **changes: Any) -> Trained:
     sees = config.inputs != "joints" or config.has_camera
     steps = setup.size.image_steps if sees else setup.size.joint_steps
     # The paper's two layers; twice as wide ones and a bold rate take to a small set more quickly.
-    wide = {"joint_width": 1024, "head_width": 1024, "head_layers": 2, "batch": 64} if not sees else {}
+    wide: dict[str, Any] = (
+        {"joint_width": 1024, "head_width": 1024, "head_layers": 2, "batch": 64} if not sees else {}
+    )
     crops = setup.out / f"crops-{setup.study.who}-{setup.study.condition == '2d'}-seed{setup.study.seed}"
     # All the steps, whatever the loss does: a run that ends early on a plateau is a weaker opponent.
-    schedule = {"patience": steps, "lr_drop_steps": (3 * steps // 4, 9 * steps // 10)}
+    schedule: dict[str, Any] = {"patience": steps, "lr_drop_steps": (3 * steps // 4, 9 * steps // 10)}
     config = replace(config, max_steps=steps, crops=str(crops), checkpoint_every=500, **schedule, **wide)
     folder = _folder(setup, changes)
     kept, clock = folder / "estimates.npz", folder / "seconds.txt"
@@ -187,7 +189,7 @@ def trained(setup: Setup, **changes: Any) -> Trained:
         columns = next(estimates(machinery, config, data, [setup.rows]))
         seconds = (time.perf_counter() - started) / len(setup.rows)
         clock.write_text(f"{training} {seconds}\n")
-        np.savez(kept, **columns)
+        np.savez(kept, allow_pickle=False, **columns)
     training, seconds = map(float, clock.read_text().split())
     with np.load(kept, allow_pickle=False) as file:
         return Trained(dict(file), seconds, training)

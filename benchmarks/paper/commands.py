@@ -15,7 +15,7 @@ import torch
 from benchmarks.grids import Table
 from benchmarks.page import tables_as_markdown
 from benchmarks.paper.annotators import SIZES, Size, make_setup
-from benchmarks.paper.studies import make_base
+from benchmarks.paper.studies import Base, make_base
 from benchmarks.paper.tables import TABLES, named, plan, result_file, tables
 
 _FIRST, _LAST = "<!-- tables -->", "<!-- end of tables -->"
@@ -76,7 +76,7 @@ def write_tables(path: Path, shown: Sequence[Table]) -> None:
 def _run(
     given: argparse.Namespace, out: Path, size: Size, seeds: Sequence[int], device: torch.device
 ) -> None:
-    bases = {}
+    bases: dict[tuple[str, int], Base] = {}
     for study, rows in plan(given.tables, seeds).items():
         if given.studies and not any(text in study.name for text in given.studies):
             continue

@@ -168,7 +168,8 @@ class Poser:
         """(N, V, 3) metres."""
         given = self.chart.parameters(self.state(params))
         with torch.no_grad():
-            return self.body(**given).vertices
+            vertices: Tensor = self.body(**given).vertices
+            return vertices
 
 
 def write_study(study: Study, base: Base, out: Path) -> TrainConfig:
@@ -178,7 +179,7 @@ def write_study(study: Study, base: Base, out: Path) -> TrainConfig:
     joints = _joints(study, base)
     images = str(base.folder / "images" if (base.folder / "images").is_dir() else base.folder)
     # The skeleton's own joints are no data set's: by their names.
-    named = {} if study.joints == 24 else {"joint_set": study.joint_set.name}
+    named: dict[str, Any] = {} if study.joints == 24 else {"joint_set": study.joint_set.name}
     if study.condition == "2d":
         _write_keypoints(study, base, joints, folder)
         config = preset("tiny-mscoco-smpl" if study.who == "body" else "tiny-mscoco-mano")
@@ -278,10 +279,10 @@ def _write_keypoints(study: Study, base: Base, joints: np.ndarray, folder: Path)
         {"id": n + 1, "file_name": str(path), "width": int(sizes[n][0]), "height": int(sizes[n][1])}
         for n, path in enumerate(paths)
     ]
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for row in range(len(samples)):
         points = np.column_stack([pixels[row], np.full(len(pixels[row]), 2.0)])
-        annotation = {
+        annotation: dict[str, Any] = {
             "id": int(samples.ids[row]),
             "image_id": int(number[row]) + 1,
             "category_id": 1,

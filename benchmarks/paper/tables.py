@@ -17,9 +17,9 @@ from benchmarks.paper.measures import Measured
 from benchmarks.paper.studies import Study
 from neuralannot.train.method_options import EftOptions, RefineOptions
 
-_BOTH = {"inputs": "image+joints"}
-_JOINTS = {"inputs": "joints"}
-_IMAGE = {"inputs": "image"}
+_BOTH: dict[str, Any] = {"inputs": "image+joints"}
+_JOINTS: dict[str, Any] = {"inputs": "joints"}
+_IMAGE: dict[str, Any] = {"inputs": "image"}
 _LATENT = {
     "body": {"outputs": "latent", "prior": "open"},
     "hand": {"outputs": "latent", "prior": "mano-pca:30"},

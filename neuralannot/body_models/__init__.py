@@ -1,7 +1,8 @@
 """Body models: finding and safely reading their files, posing them, regressing joints."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuralannot.late_names import late_names
 
 if TYPE_CHECKING:
     from neuralannot.body_models.joints import JointRegressor, joint_regressor
@@ -17,10 +18,5 @@ _ROOMS = {
 
 __all__ = ["BodyModel", "BodyOutput", "JointRegressor", "joint_regressor", "load_body_model"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(import_module(f"neuralannot.body_models.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'neuralannot.body_models' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = late_names(__name__, _ROOMS)

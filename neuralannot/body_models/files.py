@@ -363,7 +363,7 @@ def _model_data(
 
 def _parents(fields: _Fields, path: Path, joints: int) -> np.ndarray:
     # The root's parent is 2^32 - 1 in official files, -1 cast to unsigned.
-    parents = fields.ints("kintree_table", 2, joints, low=-1, high=2**32)[0].copy()
+    parents: np.ndarray = fields.ints("kintree_table", 2, joints, low=-1, high=2**32)[0].copy()
     parents[0] = -1
     if not ((parents[1:] >= 0) & (parents[1:] < np.arange(1, joints))).all():
         raise ValueError(f"{path}: kintree_table must name an earlier joint as every joint's parent")

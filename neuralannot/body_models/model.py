@@ -74,6 +74,9 @@ class BodyModel(nn.Module):
     """
 
     J_regressor: Tensor
+    if TYPE_CHECKING:  # torch says Any of its modules
+
+        def __call__(self, **parameters: Tensor) -> BodyOutput: ...
 
     def __init__(
         self, info: BodyInfo, skeleton: Skeleton, surface: Surface, landmarks: Landmarks, J_regressor: Tensor
@@ -157,8 +160,8 @@ class BodyModel(nn.Module):
         values = self._skeleton.check(parameters)
         with full_precision(self.J_regressor.device.type):
             shift = values["transl"]
-            features, transforms, joints = self._skeleton(values)
-            joints = joints + shift[:, None]
+            features, transforms, own = self._skeleton(values)
+            joints: Tensor = own + shift[:, None]
             if len(self._landmarks):
                 joints = torch.cat([joints, self._landmarks(features, transforms, shift)], 1)
         return joints
@@ -339,7 +342,7 @@ def _pose_mean(data: ModelData, side: str | None) -> np.ndarray:
 def load_body_model(
     model: str,
     *,
-    folder: str | os.PathLike | None = None,
+    folder: str | os.PathLike[str] | None = None,
     gender: str = "neutral",
     side: str | None = None,
     dtype: torch.dtype = torch.float32,

@@ -78,7 +78,8 @@ class Surface(nn.Module):
         if _takes_blocks(features, transforms, shift):
             inputs = (features, transforms, shift)
             if torch.is_grad_enabled() and any(value.requires_grad for value in inputs):
-                return _Posed.apply(*inputs, self)
+                posed: Tensor = _Posed.apply(*inputs, self)  # type: ignore[no-untyped-call]  # torch's
+                return posed
             with full_precision(features.device.type):
                 return _posed(*inputs, self)
         with full_precision(features.device.type):

@@ -86,8 +86,8 @@ def convert(
     gt: PseudoGT,
     *,
     to: str,
-    body_models: str | os.PathLike | None = None,
-    transfer: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
+    transfer: str | os.PathLike[str] | None = None,
     steps: int = 6,
     batch_size: int = 32,
     device: str | torch.device | None = None,
@@ -148,8 +148,8 @@ def convert_parameters(
     source: str,
     to: str,
     gender: str = "neutral",
-    body_models: str | os.PathLike | None = None,
-    transfer: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
+    transfer: str | os.PathLike[str] | None = None,
     steps: int = 6,
     batch_size: int = 32,
     device: str | torch.device | None = None,
@@ -192,8 +192,8 @@ def vertices_as(
     bodies: Bodies | Tensor,
     topology: str,
     *,
-    body_models: str | os.PathLike | None = None,
-    transfer: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
+    transfer: str | os.PathLike[str] | None = None,
 ) -> Tensor:
     """Bodies' vertices in another topology: (B, 6890, 3) for `smpl`, (B, 10475, 3) for `smplx`, their unit.
 

@@ -134,8 +134,8 @@ def make_pair(
     target: str,
     *,
     gender: str = "neutral",
-    body_models: str | os.PathLike | None = None,
-    transfer: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
+    transfer: str | os.PathLike[str] | None = None,
 ) -> Pair:
     """The pair of two of `smpl`, `smplx`, `smplh`, kept for as long as the process lives.
 
@@ -164,15 +164,15 @@ def make_map(
     source: str,
     target: str,
     *,
-    body_models: str | os.PathLike | None = None,
-    transfer: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
+    transfer: str | os.PathLike[str] | None = None,
 ) -> Correspondence:
     """The map of meshes alone, for which no official model file is needed; raises as `make_pair`."""
     where = None if transfer is None else Path(transfer).resolve()
     return correspondence_of(source, target, "neutral", folder_of(body_models), where)
 
 
-def folder_of(body_models: str | os.PathLike | None) -> Path:
+def folder_of(body_models: str | os.PathLike[str] | None) -> Path:
     """The folder of model files that serves; a warning where it is the open bodies'."""
     folder = body_models or os.environ.get(FOLDER_VARIABLE)
     if folder is None:

@@ -81,8 +81,8 @@ def hand_of_body(
     *,
     side: str,
     gender: str = "neutral",
-    body_models: str | os.PathLike | None = None,
-    transfer: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
+    transfer: str | os.PathLike[str] | None = None,
 ) -> PartOfBody:
     """The MANO hands (`side`: `left` or `right`) of SMPL-X bodies, in the bodies' space.
 
@@ -104,8 +104,8 @@ def face_of_body(
     params: Mapping[str, np.ndarray],
     *,
     gender: str = "neutral",
-    body_models: str | os.PathLike | None = None,
-    transfer: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
+    transfer: str | os.PathLike[str] | None = None,
 ) -> PartOfBody:
     """The FLAME heads of SMPL-X bodies, in the bodies' space, necks straight.
 
@@ -124,7 +124,7 @@ def with_hand(
     *,
     side: str,
     gender: str = "neutral",
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """SMPL-X bodies with the finger and wrist rotations of MANO hands: row by row, exactly.
 
@@ -204,7 +204,8 @@ def _turned(values: Mapping[str, np.ndarray], joint: int) -> Tensor:
 
 
 def _matrix(rotvec: np.ndarray) -> Tensor:
-    return roma.rotvec_to_rotmat(torch.tensor(rotvec, dtype=torch.float64))
+    matrices: Tensor = roma.rotvec_to_rotmat(torch.tensor(rotvec, dtype=torch.float64))
+    return matrices
 
 
 def _turn_to(values: dict[str, np.ndarray], joint: int, orient: np.ndarray) -> None:
@@ -221,7 +222,7 @@ def _part_of(
     own: dict[str, np.ndarray],
     gender: str,
     folder: Path,
-    transfer: str | os.PathLike | None,
+    transfer: str | os.PathLike[str] | None,
 ) -> PartOfBody:
     place = None if transfer is None else Path(transfer).resolve()
     kin = _kin(model, side, gender, folder, place)
@@ -277,10 +278,11 @@ def _mean_difference(side: str, gender: str, folder: Path) -> np.ndarray:
     for model in ("smplx", "mano"):
         path = find_model_file(folder, model, gender=gender, side=side if model == "mano" else None)
         means.append(read_model_file(path, model).hand_mean[side].reshape(15, 3))
-    return means[0] - means[1]
+    apart: np.ndarray = means[0] - means[1]
+    return apart
 
 
-def _place(body_models: str | os.PathLike | None, gender: str) -> tuple[Path, str]:
+def _place(body_models: str | os.PathLike[str] | None, gender: str) -> tuple[Path, str]:
     """The folder of model files, and whose they are: the open bodies have no gender."""
     if gender not in GENDERS:
         raise ValueError(f"unknown gender {gender!r}; expected one of {', '.join(GENDERS)}")
@@ -313,7 +315,8 @@ def _kin(model: str, side: str | None, gender: str, folder: Path, transfer: Path
 def _shared(model: str, side: str | None, folder: Path, transfer: Path | None) -> np.ndarray | None:
     """(V,) SMPL-X's numbers of the part's vertices, None where no file says."""
     if folder == OPEN_FOLDER.resolve():
-        return load_npz(folder / _OPEN)[f"smplx_mano_{side}" if side else "smplx_flame"]
+        shared: np.ndarray = load_npz(folder / _OPEN)[f"smplx_mano_{side}" if side else "smplx_flame"]
+        return shared
     name = _HANDS if side else _FACE
     places = (p for p in (transfer, folder, folder / "transfer_data", folder / "smplx") if p is not None)
     path = next((p / name for p in places if (p / name).is_file()), None)

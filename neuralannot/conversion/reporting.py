@@ -11,7 +11,7 @@ from neuralannot.conversion.converting import Conversion
 from neuralannot.exports import row_names
 
 
-def check_table(path: str | os.PathLike) -> Path:
+def check_table(path: str | os.PathLike[str]) -> Path:
     """The path of a table. Raises ValueError for another suffix than `.csv`."""
     path = Path(path)
     if path.suffix.lower() != ".csv":
@@ -19,7 +19,7 @@ def check_table(path: str | os.PathLike) -> Path:
     return path
 
 
-def write_errors(found: Conversion, path: str | os.PathLike) -> Path:
+def write_errors(found: Conversion, path: str | os.PathLike[str]) -> Path:
     """Write a line for each annotation, in one step: who it is, errors in millimetres, what is lost.
 
     Columns: `name` (the id, or the frame key joined by dashes; the row's number where parameters alone were

@@ -89,7 +89,8 @@ class Rig:
         for name, joints in ROTATIONS[self.model].items():
             if name in params:
                 pose[:, joints] += params[name].reshape(batch, -1, 3)
-        return roma.rotvec_to_rotmat(pose)
+        matrices: Tensor = roma.rotvec_to_rotmat(pose)
+        return matrices
 
     def poses(self, rotations: Tensor) -> dict[str, Tensor]:
         """The inverse of `rotations`: name -> (B, 3) or (B, n, 3) radians."""

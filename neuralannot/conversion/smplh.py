@@ -110,7 +110,10 @@ def open_smplh(smplx: ModelData, smpl: ModelData, to_smpl: Correspondence) -> Mo
     matrix = to_smpl.matrix
 
     def mapped(values: np.ndarray) -> np.ndarray:
-        return (matrix @ values.reshape(len(values), -1)).reshape(-1, *values.shape[1:]).astype(values.dtype)
+        turned: np.ndarray = (
+            (matrix @ values.reshape(len(values), -1)).reshape(-1, *values.shape[1:]).astype(values.dtype)
+        )
+        return turned
 
     weights = mapped(smplx.weights)
     weights[:, _HEAD] += weights[:, list(_FACE)].sum(1)

@@ -56,5 +56,5 @@ __all__ = [
     "source_of",
 ]
 
-
-__getattr__ = late_names(__name__, _ROOMS)
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = late_names(__name__, _ROOMS)

@@ -41,5 +41,5 @@ __all__ = [
     "write_shards",
 ]
 
-
-__getattr__ = late_names(__name__, _ROOMS)
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = late_names(__name__, _ROOMS)

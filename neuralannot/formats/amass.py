@@ -28,12 +28,12 @@ _SAME_SHAPE = 1e-4  # codes that differ less move no vertex by a hundredth of a 
 
 def write_amass(
     gt: PseudoGT,
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     *,
     fps: float | None = None,
     shape: str = "same",
     leave_out: Collection[str] = (),
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
 ) -> list[Path]:
     """Write world-space SMPL or SMPL-X fits as AMASS-style sequences; returns the paths.
 
@@ -100,7 +100,7 @@ def _runs(gt: PseudoGT) -> list[tuple[str, np.ndarray, int]]:
 
 
 def _sequence(
-    gt: PseudoGT, rate: float, shape: str, body_models: str | os.PathLike | None
+    gt: PseudoGT, rate: float, shape: str, body_models: str | os.PathLike[str] | None
 ) -> dict[str, np.ndarray]:
     n, params = len(gt), gt.params
     root, trans, betas = _placed(gt, shape, body_models)
@@ -136,7 +136,7 @@ def _sequence(
 
 
 def _placed(
-    gt: PseudoGT, shape: str, body_models: str | os.PathLike | None
+    gt: PseudoGT, shape: str, body_models: str | os.PathLike[str] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Root rotations and translations with z up, and the one shape."""
     root, trans, betas = gt.params["global_orient"], gt.params["transl"], gt.params["betas"]
@@ -161,6 +161,6 @@ def _placed(
     return root, trans.astype(np.float32), one
 
 
-def _rest_root_of(gt: PseudoGT, betas: np.ndarray, body_models: str | os.PathLike | None) -> np.ndarray:
+def _rest_root_of(gt: PseudoGT, betas: np.ndarray, body_models: str | os.PathLike[str] | None) -> np.ndarray:
     same = gt.view.overlaid({"param/betas": np.tile(betas, (len(gt), 1))})
     return PseudoGT(same, gt.release, space=gt.space, companions=gt.companions).rest_root(body_models)

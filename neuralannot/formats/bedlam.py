@@ -21,9 +21,9 @@ __all__ = ["write_bedlam"]
 
 def write_bedlam(
     gt: PseudoGT,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     box_scale: float = BOX_SCALE,
     leave_out: Collection[str] = (),
     drop_incomplete: bool = False,
@@ -90,7 +90,7 @@ def _extrinsics(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray]:
     return np.tile(np.eye(3, dtype=np.float32), (len(gt), 1, 1)), np.zeros((len(gt), 3), np.float32)
 
 
-def _poses(gt: PseudoGT, body_models: str | os.PathLike | None) -> np.ndarray:
+def _poses(gt: PseudoGT, body_models: str | os.PathLike[str] | None) -> np.ndarray:
     """(N, 72) or (N, 165), the root as stored."""
     n, params = len(gt), gt.params
     body = [params["global_orient"], params["body_pose"].reshape(n, 69 if gt.model == "smpl" else 63)]
@@ -101,7 +101,7 @@ def _poses(gt: PseudoGT, body_models: str | os.PathLike | None) -> np.ndarray:
     return np.concatenate([*body, params["jaw_pose"], eyes, hands["left"], hands["right"]], axis=1)
 
 
-def _projected(gt: PseudoGT, body_models: str | os.PathLike | None, batch_size: int) -> np.ndarray:
+def _projected(gt: PseudoGT, body_models: str | os.PathLike[str] | None, batch_size: int) -> np.ndarray:
     parts = []
     for bodies in gt.forward_batches(want="joints", body_models=body_models, batch_size=batch_size):
         pixels = bodies.project().numpy()

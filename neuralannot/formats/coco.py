@@ -32,9 +32,9 @@ _WHOLE_BODY = {
 
 def write_coco(
     gt: PseudoGT,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     drop_incomplete: bool = False,
 ) -> Path:
     """Write annotations of any model as one COCO-format file; returns the path.

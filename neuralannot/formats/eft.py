@@ -20,7 +20,7 @@ _ROTATION_TOLERANCE = 1e-2
 
 
 def read_eft(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     annotations: Any = None,
     release: str = "mscoco-smpl",
@@ -130,4 +130,5 @@ def _rotvecs(path: Path, matrices: np.ndarray) -> np.ndarray:
     bad = np.flatnonzero((off > _ROTATION_TOLERANCE) | (np.linalg.det(matrices) < 0))
     if len(bad):
         raise ValueError(f"{path}: parm_pose: joint {bad[0] % 24} of fit {bad[0] // 24} is no rotation")
-    return Rotation.from_matrix(matrices).as_rotvec()
+    rotvecs: np.ndarray = Rotation.from_matrix(matrices).as_rotvec()
+    return rotvecs

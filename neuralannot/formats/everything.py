@@ -11,7 +11,7 @@ from neuralannot.pseudo_gt import PseudoGT
 
 
 def all_columns(
-    gt: PseudoGT, *, space: str = "camera", body_models: str | os.PathLike | None = None
+    gt: PseudoGT, *, space: str = "camera", body_models: str | os.PathLike[str] | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Columns (N, ...) and what holds for all rows: `release`, `model`, `space`, `keypoint_set`, `parts`.
 

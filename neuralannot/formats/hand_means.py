@@ -13,7 +13,7 @@ from neuralannot.pseudo_gt import PseudoGT
 HANDS = ("left", "right")
 
 
-def flat_hand_poses(gt: PseudoGT, body_models: str | os.PathLike | None) -> dict[str, np.ndarray]:
+def flat_hand_poses(gt: PseudoGT, body_models: str | os.PathLike[str] | None) -> dict[str, np.ndarray]:
     """`left` and `right` (N, 45) float32: SMPL-X's hand poses plus the mean hand of each row's model."""
     from neuralannot.bodies import model_groups, model_on
 

@@ -29,9 +29,9 @@ _HMR2_EXTRA = 19  # the first of SPIN's 24: HMR2 has the face's among OpenPose's
 
 def write_hmr(
     gt: PseudoGT,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     box_scale: float = BOX_SCALE,
     drop_incomplete: bool = False,
 ) -> Path:
@@ -66,9 +66,9 @@ def write_hmr(
 
 def write_hmr2(
     gt: PseudoGT,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     box_scale: float = BOX_SCALE,
     drop_incomplete: bool = False,
 ) -> Path:
@@ -107,7 +107,7 @@ def write_hmr2(
 def _rows(
     gt: PseudoGT,
     target: str,
-    body_models: str | os.PathLike | None,
+    body_models: str | os.PathLike[str] | None,
     box_scale: float,
     *,
     drop_incomplete: bool,
@@ -165,6 +165,6 @@ def _require_neutral(rows: PseudoGT) -> None:
         )
 
 
-def npz_path(path: str | os.PathLike) -> Path:
+def npz_path(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     return path if path.suffix == ".npz" else path / "annotations.npz"

@@ -25,9 +25,9 @@ _LETTERS = {"male": "m", "female": "f", "neutral": "n"}
 
 def write_humandata(
     gt: PseudoGT,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     drop_incomplete: bool = False,
 ) -> Path:
     """Write SMPL or SMPL-X annotations as a HumanData file of MMHuman3D; returns the path.

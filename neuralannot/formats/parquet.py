@@ -18,10 +18,10 @@ __all__ = ["write_parquet"]
 
 def write_parquet(
     gt: PseudoGT,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     space: str = "camera",
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     rows_per_group: int = 10_000,
 ) -> Path:
     """Write annotations or fits of any model as one Parquet file; returns the path.

@@ -33,7 +33,7 @@ def pictured(
     gt: PseudoGT,
     target: str,
     *,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     drop_incomplete: bool = False,
     need_box: bool = True,
 ) -> tuple[PseudoGT, np.ndarray]:

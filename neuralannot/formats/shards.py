@@ -38,12 +38,12 @@ class _Sample:
 
 def write_shards(
     gt: PseudoGT,
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     *,
-    images: str | os.PathLike | None = None,
+    images: str | os.PathLike[str] | None = None,
     max_bytes: int = 256_000_000,
     space: str = "camera",
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     drop_incomplete: bool = False,
     progress: bool = False,
 ) -> list[Path]:
@@ -128,7 +128,11 @@ def _write_tar(path: Path, shard: list[tuple[int, _Files]]) -> None:
 
 
 def _samples(
-    columns: dict[str, np.ndarray], count: int, images: str | os.PathLike | None, *, drop_incomplete: bool
+    columns: dict[str, np.ndarray],
+    count: int,
+    images: str | os.PathLike[str] | None,
+    *,
+    drop_incomplete: bool,
 ) -> list[_Sample]:
     if not count:
         return []
@@ -162,7 +166,7 @@ def _samples(
     return [_Sample(k, rows, file) for k, (rows, file) in enumerate(zip(groups, files, strict=True))]
 
 
-def _image(images: str | os.PathLike | None, name: str) -> Path | None:
+def _image(images: str | os.PathLike[str] | None, name: str) -> Path | None:
     if images is None or not name:
         return None
     path = Path(images) / name

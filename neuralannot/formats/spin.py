@@ -25,13 +25,13 @@ _SHAPES = {"center": (2,), "scale": (), "part": (24, 3), "openpose": (25, 3)}
 
 
 def read_spin(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
-    images: str | os.PathLike | None = None,
+    images: str | os.PathLike[str] | None = None,
     annotations: Any = None,
     release: str = "mscoco-smpl",
     all_fits: bool = False,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     within: float = 0.02,
 ) -> PseudoGT:
     """SPIN's fits as SMPL fits that compare with a release's by annotation id.
@@ -139,7 +139,7 @@ def _ids(
 
 
 def _placed(
-    gt: PseudoGT, crop: Mapping[str, np.ndarray], path: Path, body_models: str | os.PathLike | None
+    gt: PseudoGT, crop: Mapping[str, np.ndarray], path: Path, body_models: str | os.PathLike[str] | None
 ) -> np.ndarray:
     """(N, 3) translations that put the bodies' joints on the file's keypoints."""
     smpl = JOINT_SETS["smpl"].joints

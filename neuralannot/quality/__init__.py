@@ -22,5 +22,5 @@ _ROOMS = {"Quality": "measure", "measure_quality": "measure", "quality_summary":
 
 __all__ = ["Quality", "measure_quality", "quality_summary"]
 
-
-__getattr__ = late_names(__name__, _ROOMS)
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = late_names(__name__, _ROOMS)

@@ -140,7 +140,10 @@ def bend_excess(params: Mapping[str, np.ndarray], limits: JointLimits) -> np.nda
         if parameter in params:
             pose[:, joint] = np.asarray(params[parameter]).reshape(count, -1, 3)[:, place]
     angles = swing_twist(pose + limits.mean, limits.axes)
-    return np.maximum(np.maximum(limits.low - angles, angles - limits.high), 0).max(axis=-1, initial=0)
+    beyond: np.ndarray = np.maximum(np.maximum(limits.low - angles, angles - limits.high), 0).max(
+        axis=-1, initial=0
+    )
+    return beyond
 
 
 def swing_twist(rotvec: np.ndarray, axes: np.ndarray) -> np.ndarray:

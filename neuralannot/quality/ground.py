@@ -47,7 +47,8 @@ def sole_vertices(model: BodyModel) -> np.ndarray:
 
 def foot_heights(soles: np.ndarray, up: int) -> np.ndarray:
     """Soles (N, 2, S, 3) in the world, metres -> (N,) height of the lowest point."""
-    return soles[..., up].min(axis=(1, 2))
+    lowest: np.ndarray = soles[..., up].min(axis=(1, 2))
+    return lowest
 
 
 def floor_heights(lowest: np.ndarray, keys: np.ndarray, data_set: str) -> np.ndarray:

@@ -193,14 +193,16 @@ def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     middle = vertices.mean(0)
     if (across * (corners.mean(1) - middle)).sum() < 0:  # six times the volume: faces turned inside out
         sums = -sums
-    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    normals: np.ndarray = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    return normals
 
 
 def _on_surface(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(P, 3) points all over the triangles: corners, middles of edges and of halves, and of the face."""
     corners = vertices[faces]
     shares = np.array([(i, j, 4 - i - j) for i in range(5) for j in range(5 - i)]) / 4
-    return np.einsum("sk,fkc->fsc", shares, corners).reshape(-1, 3)
+    points: np.ndarray = np.einsum("sk,fkc->fsc", shares, corners).reshape(-1, 3)
+    return points
 
 
 def _medial_balls(
@@ -263,7 +265,8 @@ def _affine(points: np.ndarray, centre: np.ndarray) -> np.ndarray:
     even = np.full(len(points), 1 / len(points))
     system = np.vstack([points.T, np.ones(len(points))])
     lacking = np.append(centre, 1.0) - system @ even
-    return even + np.linalg.lstsq(system, lacking, rcond=None)[0]
+    weights: np.ndarray = even + np.linalg.lstsq(system, lacking, rcond=None)[0]
+    return weights
 
 
 def _pairs(

@@ -79,7 +79,8 @@ def _warped(
 
 def turned(points: np.ndarray, rotation: float) -> np.ndarray:
     """Points of the camera's space (..., 3) as the crop of a box turned by `rotation` degrees shows them."""
-    return (points @ _turn(rotation).T).astype(np.float32)
+    found: np.ndarray = (points @ _turn(rotation).T).astype(np.float32)
+    return found
 
 
 def turned_root(root: np.ndarray, rotation: float) -> np.ndarray:
@@ -89,7 +90,10 @@ def turned_root(root: np.ndarray, rotation: float) -> np.ndarray:
     from scipy.spatial.transform import Rotation
 
     turn = Rotation.from_matrix(_turn(rotation))
-    return (turn * Rotation.from_rotvec(np.asarray(root, np.float64))).as_rotvec().astype(np.float32)
+    found: np.ndarray = (
+        (turn * Rotation.from_rotvec(np.asarray(root, np.float64))).as_rotvec().astype(np.float32)
+    )
+    return found
 
 
 def _turn(rotation: float) -> np.ndarray:

@@ -52,14 +52,14 @@ class Hmr2Dataset(RegressorRows):
         self,
         gt: PseudoGT,
         *,
-        images: str | os.PathLike,
+        images: str | os.PathLike[str],
         split: str = "train",
         layout: str = "npz",
         bbox_shape: tuple[int, int] | None = (192, 256),
         box_scale: float = BOX_SCALE,
         max_beta: float = 0.0,
         antialias: bool = False,
-        body_models: str | os.PathLike | None = None,
+        body_models: str | os.PathLike[str] | None = None,
         joints: bool = True,
         augment: Draw | None = None,
         drop_incomplete: bool = False,
@@ -203,4 +203,7 @@ def _blurred(image: np.ndarray, factor: float) -> np.ndarray:
     from scipy.ndimage import gaussian_filter
 
     sigma = (factor - 1) / 2
-    return gaussian_filter(image.astype(np.float64), (sigma, sigma, 0), truncate=3.0, mode="nearest")
+    found: np.ndarray = gaussian_filter(
+        image.astype(np.float64), (sigma, sigma, 0), truncate=3.0, mode="nearest"
+    )
+    return found

@@ -97,7 +97,7 @@ _SMPL_VERTICES = {
 }
 
 
-def body_regressor(folder: str | os.PathLike | None) -> tuple[JointRegressor, np.ndarray]:
+def body_regressor(folder: str | os.PathLike[str] | None) -> tuple[JointRegressor, np.ndarray]:
     """Pose2Pose's 33 joints of a posed SMPL mesh, and which of them there are, (33,) bool.
 
     Joints of the skeleton by the neutral model's own regressor on the posed mesh; the others are vertices of

@@ -62,7 +62,7 @@ class Pose2MeshDataset(RegressorRows):
         detections: np.ndarray | None = None,
         flip: bool = False,
         rotate_factor: float = 0.0,
-        body_models: str | os.PathLike | None = None,
+        body_models: str | os.PathLike[str] | None = None,
         human36: Any = _HUMAN36M,
         coco: Any = _COCO,
         joints: bool = True,
@@ -253,7 +253,10 @@ class Pose2MeshDataset(RegressorRows):
         elif self._noise:
             points[:17] = coco_errors(points[:17], height * width, rng)
         spread = points.std(axis=0)
-        return ((points - points.mean(axis=0)) / np.where(spread > 0, spread, 1)).astype(np.float32)
+        found: np.ndarray = ((points - points.mean(axis=0)) / np.where(spread > 0, spread, 1)).astype(
+            np.float32
+        )
+        return found
 
 
 def _of_mean_shape_where_far(gt: PseudoGT) -> PseudoGT:
@@ -317,7 +320,8 @@ def _hand_joints(model: Any, mesh: np.ndarray, skeleton: np.ndarray) -> np.ndarr
 def _project(points: np.ndarray, sample: dict[str, Any]) -> np.ndarray:
     """(J, 3) metres in the camera's space -> (J, 2) px, NaN behind the camera."""
     depth = np.where(points[:, 2:] > 0, points[:, 2:], np.nan)
-    return points[:, :2] / depth * sample["focal"] + sample["princpt"]
+    found: np.ndarray = points[:, :2] / depth * sample["focal"] + sample["princpt"]
+    return found
 
 
 def _tight_box(points: np.ndarray, aspect: float) -> np.ndarray:

@@ -77,9 +77,9 @@ class Pose2PoseDataset(RegressorRows):
         self,
         gt: PseudoGT,
         *,
-        images: str | os.PathLike,
+        images: str | os.PathLike[str],
         split: str = "train",
-        body_models: str | os.PathLike | None = None,
+        body_models: str | os.PathLike[str] | None = None,
         joints: bool = True,
         augment: Draw | None = None,
         drop_incomplete: bool = False,
@@ -320,7 +320,7 @@ def _own(gt: PseudoGT, part: Part) -> OwnJoints:
     return own_joints(gt, part.joints.joints, part.root, BODY_ALIASES if part.name == "body" else None)
 
 
-def _regressor(model: str, body_models: str | os.PathLike | None) -> tuple[Any, np.ndarray]:
+def _regressor(model: str, body_models: str | os.PathLike[str] | None) -> tuple[Any, np.ndarray]:
     """What gives the part's joints, None for the model's own, and which of them there are."""
     if model == "smpl":
         return body_regressor(body_models)

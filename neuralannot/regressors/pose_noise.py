@@ -78,7 +78,8 @@ def _ring(
     distance, places = _around(rng, centre, low, high, _TRIES)
     if away is None:
         return places
-    return places[np.linalg.norm(places - away, axis=1) > distance]
+    found: np.ndarray = places[np.linalg.norm(places - away, axis=1) > distance]
+    return found
 
 
 def _missed(

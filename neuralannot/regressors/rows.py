@@ -36,10 +36,10 @@ class RegressorRows(Dataset[Any]):
         *,
         fields: Iterable[str],
         beside: Mapping[str, np.ndarray],
-        images: str | os.PathLike | None = None,
+        images: str | os.PathLike[str] | None = None,
         regressor: Any = None,
         joints: bool = False,
-        body_models: str | os.PathLike | None = None,
+        body_models: str | os.PathLike[str] | None = None,
         only_valid: bool = False,
         seed: int | None = None,
         cache: bool = True,
@@ -86,7 +86,7 @@ class RegressorRows(Dataset[Any]):
         self._seeds.set_epoch(epoch)
 
     def _sample(self, index: int) -> dict[str, Any]:
-        sample = self._rows[index]  # raises for what is no row
+        sample: dict[str, Any] = self._rows[index]  # raises for what is no row
         if self._beside is not None:
             sample |= self._beside(sample["index"])
         return sample

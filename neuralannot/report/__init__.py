@@ -22,5 +22,5 @@ _ROOMS = {"Coverage": "counts", "coverage": "counts", "write_report": "page"}
 
 __all__ = ["Coverage", "coverage", "write_report"]
 
-
-__getattr__ = late_names(__name__, _ROOMS)
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = late_names(__name__, _ROOMS)

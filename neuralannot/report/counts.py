@@ -158,7 +158,8 @@ def _reasons(gt: PseudoGT, missing: Sequence[object]) -> list[str]:
 
 
 def _has_area(box: np.ndarray) -> np.ndarray:
-    return np.isfinite(box).all(axis=1) & (box[:, 2:] > 0).all(axis=1)
+    usable: np.ndarray = np.isfinite(box).all(axis=1) & (box[:, 2:] > 0).all(axis=1)
+    return usable
 
 
 def _fits_without_annotation(gt: PseudoGT) -> list[tuple[int, ...]]:

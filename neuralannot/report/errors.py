@@ -46,7 +46,10 @@ class Errors:
         if self.ranked_by is None:
             return np.zeros(0, np.int64)
         rows = np.arange(len(self.owner)) if among is None else np.flatnonzero(among)
-        return rows[ordered(self.columns[self.ranked_by][rows], self.owner[rows], largest_first=worst_first)]
+        worst: np.ndarray = rows[
+            ordered(self.columns[self.ranked_by][rows], self.owner[rows], largest_first=worst_first)
+        ]
+        return worst
 
 
 def errors_of(

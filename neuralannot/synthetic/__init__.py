@@ -11,8 +11,9 @@ parameters as its pseudo ground truth has them, in the folder `truth`. Names loa
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neuralannot.late_names import late_names
 
 if TYPE_CHECKING:
     from neuralannot.synthetic.settings import LAYOUTS
@@ -22,10 +23,5 @@ _ROOMS = {"LAYOUTS": "settings", "StudioReport": "studio", "make_studio": "studi
 
 __all__ = ["LAYOUTS", "StudioReport", "make_studio"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(import_module(f"neuralannot.synthetic.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'neuralannot.synthetic' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = late_names(__name__, _ROOMS)

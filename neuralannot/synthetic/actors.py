@@ -43,7 +43,8 @@ class Actor:
     def regressed(self, regressor: str) -> np.ndarray:
         """(K, 3) metres: a data set's joints, from the mesh."""
         vertices, weights = _regressor(regressor, self.model, self.folder, self.side)
-        return (weights @ self.vertices[vertices].astype(np.float64)).astype(np.float32)
+        joints: np.ndarray = (weights @ self.vertices[vertices].astype(np.float64)).astype(np.float32)
+        return joints
 
 
 @functools.lru_cache(maxsize=8)
@@ -96,4 +97,5 @@ def rest_root(actor: Actor) -> np.ndarray:
         codes.append(actor.params["expression"])
     with torch.no_grad():
         root: Any = actor.body.rest_root(*(torch.tensor(code)[None] for code in codes))
-    return root[0].numpy()
+    place: np.ndarray = root[0].numpy()
+    return place

@@ -31,7 +31,8 @@ def contour_points(actor: Actor, head: np.ndarray, camera_position: np.ndarray) 
     )
     row = degrees if degrees >= 0 else _MOST_TURNED - degrees
     corners = actor.vertices[actor.body.faces[faces_of[row]]]
-    return (corners * weights_of[row][..., None]).sum(axis=1).astype(np.float32)
+    points: np.ndarray = (corners * weights_of[row][..., None]).sum(axis=1).astype(np.float32)
+    return points
 
 
 @functools.lru_cache(maxsize=4)

@@ -93,9 +93,9 @@ def files(settings: Settings, records: Sequence[dict[str, Any]]) -> Files:
     """One set of files a subject, as released."""
     model = {"smpl": "SMPL", "smplx": "SMPLX"}[settings.model]
     width, height = settings.image_size or (0, 0)
-    data: dict[int, dict[str, list]] = {}
-    fits: dict[int, dict] = {}
-    joints: dict[int, dict] = {}
+    data: dict[int, dict[str, list[Any]]] = {}
+    fits: dict[int, dict[str, Any]] = {}
+    joints: dict[int, dict[str, Any]] = {}
     id_ = 0
     for record in sorted(records, key=lambda r: r["key"]):
         subject, action, subaction, frame = record["key"]
@@ -136,7 +136,7 @@ def cameras_of(settings: Settings, subject: int) -> tuple[Viewpoint, ...]:
     return tuple(ring_of_cameras(settings.rng(_CAMERAS, subject), settings.views, settings.image_size))
 
 
-def _camera_file(settings: Settings, subject: int) -> dict[str, dict[str, list]]:
+def _camera_file(settings: Settings, subject: int) -> dict[str, dict[str, list[Any]]]:
     return {
         str(number): {
             "R": numbers(camera.R),

@@ -61,7 +61,8 @@ def _code_map(whole: BodyModel, part: BodyModel, vertices: np.ndarray) -> np.nda
     # Where the part stands is its translation's affair.
     shifts = np.tile(np.eye(3), (len(vertices), 1))
     solution = np.linalg.lstsq(np.concatenate([own, shifts], axis=1), of_whole, rcond=None)[0]
-    return solution[:10]
+    betas: np.ndarray = solution[:10]
+    return betas
 
 
 def _moved_alike(whole: BodyModel, part: BodyModel, vertices: np.ndarray) -> np.ndarray:
@@ -74,13 +75,15 @@ def _moved_alike(whole: BodyModel, part: BodyModel, vertices: np.ndarray) -> np.
             _HEAD,
             *(whole.joint_names.index(n) for n in ("jaw", "left_eye_smplhf", "right_eye_smplhf")),
         ]
-    return weights[:, inside].sum(axis=1) > 0.99
+    within: np.ndarray = weights[:, inside].sum(axis=1) > 0.99
+    return within
 
 
 def _faces_beyond(whole: BodyModel, vertices: np.ndarray) -> np.ndarray:
     within = np.zeros(whole.num_vertices, bool)
     within[vertices] = True
-    return whole.faces[~within[whole.faces].all(axis=1)]
+    outside: np.ndarray = whole.faces[~within[whole.faces].all(axis=1)]
+    return outside
 
 
 def hand_of(body: Actor, side: str) -> Actor:

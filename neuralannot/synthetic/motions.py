@@ -117,4 +117,5 @@ def codes(rng: np.random.Generator, *, limit: float = 2.0) -> np.ndarray:
 
 def any_rotation(rng: np.random.Generator) -> np.ndarray:
     """(3,) radians: a rotation vector, all rotations as likely."""
-    return Rotation.random(random_state=rng).as_rotvec().astype(np.float32)
+    rotvec: np.ndarray = Rotation.random(random_state=rng).as_rotvec().astype(np.float32)
+    return rotvec

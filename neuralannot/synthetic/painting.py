@@ -139,7 +139,8 @@ class Stage:
             starts = points[rows] + normals[rows] * np.float32(_SELF_SHADOW_OFFSET)
             blocked = self._scene.run(starts, np.tile(lamp, (len(rows), 1)), query="OCCLUDED") >= 0
             lit[rows[blocked]] *= 0.25
-        return ambient + lit[:, None] * light.colour.astype(np.float32)
+        colours: np.ndarray = ambient + lit[:, None] * light.colour.astype(np.float32)
+        return colours
 
 
 def paint(meshes: Sequence[Mesh], camera: Viewpoint, background: np.ndarray, light: Light) -> Picture:

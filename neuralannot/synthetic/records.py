@@ -60,7 +60,7 @@ def leaf_with_camera(actor: Actor, camera: Viewpoint) -> dict[str, Any]:
     return {f"{actor.model}_param": leaf(actor), "cam_param": cam_param}
 
 
-def place(nested: dict, keys: tuple[Any, ...], value: Any) -> None:
+def place(nested: dict[str, Any], keys: tuple[Any, ...], value: Any) -> None:
     """`nested[k0][k1]... = value`, keys as text."""
     for key in keys[:-1]:
         nested = nested.setdefault(str(key), {})

@@ -166,7 +166,8 @@ def _noise() -> np.ndarray:
     radius[0, 0] = np.inf
     spectrum = np.fft.fft2(rng.standard_normal((_TILE, _TILE))) / (radius + 0.004) ** 1.0
     noise = np.fft.ifft2(spectrum).real
-    return (noise / (2.5 * noise.std())).astype(np.float32)
+    scaled: np.ndarray = (noise / (2.5 * noise.std())).astype(np.float32)
+    return scaled
 
 
 def _pale(rng: np.random.Generator) -> np.ndarray:
@@ -175,4 +176,5 @@ def _pale(rng: np.random.Generator) -> np.ndarray:
 
 def _muted(rng: np.random.Generator) -> np.ndarray:
     colour = random_colour(rng)
-    return 0.4 * colour + 0.6 * colour.mean() * np.array([1.05, 1.0, 0.92]) + 0.05
+    muted: np.ndarray = 0.4 * colour + 0.6 * colour.mean() * np.array([1.05, 1.0, 0.92]) + 0.05
+    return muted

@@ -198,7 +198,7 @@ def _takes(settings: Settings, folder: Path, workers: int | None) -> Iterator[An
     # A fork would inherit torch's threads half alive.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, count), context, initializer=_start_worker) as pool:
-        pending: list[Future] = []
+        pending: list[Future[Any]] = []
         try:
             for job in range(count):  # a worker may die before all are handed out
                 pending.append(pool.submit(_take, settings, folder, job))

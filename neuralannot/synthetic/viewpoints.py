@@ -22,16 +22,19 @@ class Viewpoint:
     @property
     def position(self) -> np.ndarray:
         """(3,) metres, where the camera stands."""
-        return -self.R.T @ self.t
+        centre: np.ndarray = -self.R.T @ self.t
+        return centre
 
     def see(self, points: np.ndarray) -> np.ndarray:
         """(..., 3) points of the world -> of the camera, metres."""
-        return points @ self.R.T.astype(points.dtype) + self.t.astype(points.dtype)
+        points_cam: np.ndarray = points @ self.R.T.astype(points.dtype) + self.t.astype(points.dtype)
+        return points_cam
 
     def project(self, points_cam: np.ndarray) -> np.ndarray:
         """(..., 3) points of the camera, metres -> (..., 2) px; NaN at or behind the camera."""
         depth = np.where(points_cam[..., 2:] > 0, points_cam[..., 2:], np.nan)
-        return points_cam[..., :2] / depth * self.focal + self.princpt
+        pixels: np.ndarray = points_cam[..., :2] / depth * self.focal + self.princpt
+        return pixels
 
 
 def look_at(position: np.ndarray, target: np.ndarray, *, roll: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

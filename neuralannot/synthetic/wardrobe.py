@@ -92,7 +92,8 @@ def dressed(
     _dye(rng, colours, shirt, points, patterned=True)
     _dye(rng, colours, trousers, points, patterned=rng.random() < 0.15)
     _dye(rng, colours, shoes, points, patterned=False)
-    return np.clip(colours, 0, 1).astype(np.float32)
+    clipped: np.ndarray = np.clip(colours, 0, 1).astype(np.float32)
+    return clipped
 
 
 def bare(
@@ -109,7 +110,8 @@ def bare(
         # Palms, below the hand at rest, are lighter than backs.
         low = figure.template[:, 1] < np.median(figure.template[:, 1])
         colours[low] = colours[low] * 0.75 + 0.25 * np.array([0.92, 0.72, 0.62])
-    return np.clip(colours, 0, 1).astype(np.float32)
+    clipped: np.ndarray = np.clip(colours, 0, 1).astype(np.float32)
+    return clipped
 
 
 def sleeve_or_skin(
@@ -121,7 +123,8 @@ def sleeve_or_skin(
     colours = _skinned(rng, points, complexion)
     if rng.random() < 0.6:
         _dye(rng, colours, along > rng.uniform(0.01, 0.15), points, patterned=True)
-    return np.clip(colours, 0, 1).astype(np.float32)
+    clipped: np.ndarray = np.clip(colours, 0, 1).astype(np.float32)
+    return clipped
 
 
 def _skinned(rng: np.random.Generator, points: np.ndarray, complexion: Complexion) -> np.ndarray:
@@ -217,4 +220,5 @@ def _waves(rng: np.random.Generator, points: np.ndarray, *, scale: float) -> np.
     """(V,) about -1 to 1: waves of some lengths about `scale` metres, in all directions."""
     directions = rng.normal(0, 1 / scale, (6, 3))
     phases = rng.uniform(0, 2 * np.pi, 6)
-    return np.sin(points @ directions.T + phases).sum(axis=1) / 3
+    waves: np.ndarray = np.sin(points @ directions.T + phases).sum(axis=1) / 3
+    return waves

@@ -34,6 +34,8 @@ from neuralannot.train.parts import Parts
 from neuralannot.train.released import save_release
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data, surroundings
 
+__all__ = ["VIEWS", "AnnotateResult", "annotate"]
+
 VIEWS = ("best", "fuse")
 UNUSABLE = "unusable.csv"
 # The fields that say which samples there are. Those of the first row are each data set's own.
@@ -68,8 +70,8 @@ class _Annotator:
 
 
 def annotate(
-    checkpoint: str | os.PathLike,
-    out: str | os.PathLike,
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     method: str = "refined",
     options: MethodOptions | None = None,
@@ -134,7 +136,7 @@ def annotate(
 
 
 def _with_network(
-    checkpoint: str | os.PathLike, out: Path, changes: Mapping[str, Any], *, progress: bool
+    checkpoint: str | os.PathLike[str], out: Path, changes: Mapping[str, Any], *, progress: bool
 ) -> tuple[_Annotator, World]:
     found = load_checkpoint(checkpoint)
     config = _config(found.config, changes)
@@ -151,7 +153,7 @@ def _with_network(
 
 
 def _without_network(
-    source: str | os.PathLike, out: Path, changes: Mapping[str, Any]
+    source: str | os.PathLike[str], out: Path, changes: Mapping[str, Any]
 ) -> tuple[_Annotator, World]:
     """By a preset's name or a checkpoint: what is annotated counts, no image is opened."""
     named = str(source) in PRESETS and not Path(source).is_file()

@@ -38,7 +38,7 @@ class Checkpoint:
     progress: dict[str, Any]
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike) -> None:
+def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
     """Write it, in place of the file that was there. Raises OSError on a full disk; the old one stays."""
     path = Path(path)
     content = {
@@ -65,7 +65,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike) -> None:
         ) from None
 
 
-def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read it; no code in the file can run. Raises FileNotFoundError; ValueError for any other file."""
     path = Path(path)
     if not path.is_file():

@@ -12,6 +12,8 @@ from typing import Any
 
 from neuralannot.parameters import HUMAN_MODELS
 
+__all__ = ["PRESETS", "TrainConfig", "config_from_dict", "config_with", "preset"]
+
 MODES = ("mocap", "wild", "two-stage")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
@@ -146,7 +148,8 @@ class TrainConfig:
         values = getattr(self, name)
         if not values:
             return ""
-        return values[number] if len(values) == len(self.data_set) else values[0]
+        value: str = values[number] if len(values) == len(self.data_set) else values[0]
+        return value
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values: numbers, texts and lists."""

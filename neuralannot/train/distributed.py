@@ -81,7 +81,8 @@ def synchronise_batch_norm(network: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return network
     if world.device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return converted
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.BatchNorm2d:
@@ -105,6 +106,11 @@ class _Sum(torch.autograd.Function):
         return total
 
 
+def _sum(values: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]  # torch's
+    return total
+
+
 class _SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over all processes on CPUs, for which torch's own is not made."""
 
@@ -122,10 +128,10 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
         kind, x = x.dtype, x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         count = x.new_tensor([x.numel() / x.shape[1]])
         own = torch.cat([x.sum((0, 2, 3)), count])
-        total = _Sum.apply(own)
+        total = _sum(own)
         mean = total[:-1] / total[-1]
         centred = x - mean[:, None, None]
-        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / total[-1].detach()
+        variance = _sum(centred.square().sum((0, 2, 3))) / total[-1].detach()
         with torch.no_grad():
             assert self.running_mean is not None
             assert self.running_var is not None
@@ -136,4 +142,5 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(unbiased, momentum)
         scale = (self.weight * torch.rsqrt(variance + self.eps))[:, None, None]
-        return (centred * scale + self.bias[:, None, None]).to(kind)
+        normalised: Tensor = (centred * scale + self.bias[:, None, None]).to(kind)
+        return normalised

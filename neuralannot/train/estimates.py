@@ -20,7 +20,7 @@ from neuralannot.train.run import Machinery, TrainingData
 from neuralannot.train.targets import Targets
 
 
-class CropBatches(Dataset):
+class CropBatches(Dataset[Tensor]):
     """The crops of some batches of rows, (B, 3, S, S) uint8: a worker decodes a batch."""
 
     def __init__(self, caches: Sequence[CropCache], batches: Sequence[np.ndarray]) -> None:
@@ -100,4 +100,5 @@ def columns_of(
 def _mean_distance(seen: Tensor, wanted: Tensor, valid: Tensor) -> np.ndarray:
     """(B,) px; NaN where no joint is valid."""
     distance = (seen - wanted).norm(dim=2).masked_fill(~valid, 0)
-    return (distance.sum(1) / valid.sum(1)).cpu().numpy()
+    error: np.ndarray = (distance.sum(1) / valid.sum(1)).cpu().numpy()
+    return error

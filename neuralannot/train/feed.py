@@ -87,7 +87,7 @@ def _loaded(
     if not caches:
         for rows in schedule:
             yield torch.from_numpy(rows[share].copy()), None
-    loader: DataLoader = DataLoader(
+    loader: DataLoader[tuple[Tensor, Tensor | None]] = DataLoader(
         _Decoded(caches),
         sampler=_Shares(schedule, share),
         batch_size=None,
@@ -109,7 +109,7 @@ class _Shares:
             yield rows[self._share]
 
 
-class _Decoded(Dataset):
+class _Decoded(Dataset[tuple[Tensor, Tensor]]):
     """(B,) row numbers -> the same and their crops, (B, 3, S, S) uint8: a worker decodes a batch."""
 
     def __init__(self, caches: Sequence[CropCache]) -> None:
@@ -123,7 +123,8 @@ class _Decoded(Dataset):
         """(B, 3, S, S) uint8."""
         which = np.searchsorted(self._starts, rows, side="right") - 1
         if (which == which[:1]).all():
-            return self._caches[which[0]].batch(rows - self._starts[which[0]])
+            images: Tensor = self._caches[which[0]].batch(rows - self._starts[which[0]])
+            return images
         numbers = np.unique(which)
         parts = [self._caches[n].batch(rows[which == n] - self._starts[n]) for n in numbers]
         order = np.concatenate([np.flatnonzero(which == n) for n in numbers])

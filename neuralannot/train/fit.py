@@ -27,6 +27,8 @@ from neuralannot.train.priors import load_prior
 from neuralannot.train.run import Machinery, TrainingData, build_machinery, read_data, surroundings
 from neuralannot.train.targets import Targets
 
+__all__ = ["FitResult", "fit"]
+
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -41,7 +43,7 @@ class FitResult:
     converged: bool
 
 
-def fit(config: TrainConfig, out: str | os.PathLike, *, progress: bool = False) -> FitResult:
+def fit(config: TrainConfig, out: str | os.PathLike[str], *, progress: bool = False) -> FitResult:
     """Train the annotator of `config` in the folder `out`: checkpoint.pt, log.csv, crops/.
 
     Adam, its rate divided by 10 each time the training loss has converged: an annotator is meant to fit its

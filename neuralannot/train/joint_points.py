@@ -15,6 +15,8 @@ from neuralannot.body_models.model import BodyModel, BodyPoints
 from neuralannot.body_models.moments import JointMoments, chosen, joined
 from neuralannot.joint_sets import JOINT_SETS, JointSet, map_joints
 
+__all__ = ["JointPoints", "joint_points"]
+
 # Where to look for a joint that neither the set's regressor nor the model has, by its name.
 _FALLBACKS = ("coco-17", "human36m-17", "mpi-inf-3dhp-17", "interhand-21-right")
 

@@ -87,7 +87,7 @@ def pose_joints(
     regressors: Mapping[str, Any] | None = None,
     side: np.ndarray | None = None,
     gender: np.ndarray | None = None,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     device: Any = None,
     batch_size: int = 1024,
 ) -> np.ndarray:
@@ -149,7 +149,7 @@ def rest_roots(
     *,
     side: np.ndarray | None = None,
     gender: np.ndarray | None = None,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
 ) -> np.ndarray:
     """(N, 3) float32 metres: J0 of each shaped body (see `camera_to_world`), of hands on their own side.
 

@@ -169,7 +169,8 @@ def _spread(places: np.ndarray, count: int) -> np.ndarray:
     """At most `count` of them, evenly."""
     if len(places) <= count:
         return places
-    return places[np.linspace(0, len(places) - 1, count).round().astype(int)]
+    spread: np.ndarray = places[np.linspace(0, len(places) - 1, count).round().astype(int)]
+    return spread
 
 
 def _at(values: Mapping[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:

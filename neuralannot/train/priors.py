@@ -25,6 +25,8 @@ from neuralannot.safe_pickle import load_npz
 from neuralannot.train.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from neuralannot.train.vposer import read_vposer
 
+__all__ = ["PcaPrior", "PosePrior", "VaePrior", "load_prior", "load_vposer", "mano_prior", "open_prior"]
+
 _OPEN_PRIOR = Path(__file__).parent / "open_prior.npz"
 _OPEN_LAYERS = 3  # of its encoder, and of its decoder
 _OPEN_SLOPE = 0.2

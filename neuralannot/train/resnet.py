@@ -38,7 +38,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        sums: Tensor = self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return sums
 
 
 class Bottleneck(nn.Module):
@@ -61,7 +62,8 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        sums: Tensor = self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return sums
 
 
 class ResNet(nn.Module):
@@ -97,7 +99,8 @@ class ResNet(nn.Module):
 
     def stem(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 64, H/4, W/4)."""
-        return self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        features: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        return features
 
     def trunk(self, x: Tensor) -> Tensor:
         """(B, 64, H/4, W/4) -> (B, `width`)."""
@@ -116,7 +119,7 @@ class ResNet(nn.Module):
                 nn.init.zeros_(module.bn2.weight)
 
 
-def load_backbone_weights(backbone: ResNet, path: str | os.PathLike) -> Sequence[str]:
+def load_backbone_weights(backbone: ResNet, path: str | os.PathLike[str]) -> Sequence[str]:
     """Load a checkpoint of torchvision's (a state dict, .pth or .safetensors), for instance ImageNet's.
 
     Returns the names that were left out: the classifier's, `fc.weight` and `fc.bias`. Anything else must fit

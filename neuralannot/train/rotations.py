@@ -21,7 +21,10 @@ def rotation6d_to_matrix(values: Tensor) -> Tensor:
     2019). Columns that are zero or parallel give no rotation.
     """
     _check(values, 6)
-    return roma.special_gramschmidt(torch.stack([values[..., :3], values[..., 3:]], -1), epsilon=_SHORTEST)
+    matrix: Tensor = roma.special_gramschmidt(
+        torch.stack([values[..., :3], values[..., 3:]], -1), epsilon=_SHORTEST
+    )
+    return matrix
 
 
 def matrix_to_rotation6d(matrix: Tensor) -> Tensor:
@@ -31,13 +34,15 @@ def matrix_to_rotation6d(matrix: Tensor) -> Tensor:
 
 def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     """(…, 3, 3) rotation matrices -> (…, 3) axis-angle, radians, of length at most pi."""
-    return roma.rotmat_to_rotvec(matrix)
+    rotvec: Tensor = roma.rotmat_to_rotvec(matrix)
+    return rotvec
 
 
 def axis_angle_to_matrix(rotvec: Tensor) -> Tensor:
     """(…, 3) axis-angle, radians -> (…, 3, 3) rotation matrices."""
     _check(rotvec, 3)
-    return roma.rotvec_to_rotmat(rotvec)
+    matrix: Tensor = roma.rotvec_to_rotmat(rotvec)
+    return matrix
 
 
 def aligning_rotation(source: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -73,7 +78,8 @@ def rotation_between(source: Tensor, target: Tensor) -> Tensor:
     x, y, z = axis.unbind(-1)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
     share = 1 / (1 + (one * two).sum(-1))[..., None, None]
-    return torch.eye(3).to(cross) + cross + share * (cross @ cross)
+    turn: Tensor = torch.eye(3).to(cross) + cross + share * (cross @ cross)
+    return turn
 
 
 def _check(values: Tensor, last: int) -> None:

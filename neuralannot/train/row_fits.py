@@ -276,12 +276,14 @@ class RowFits:
     def posed(self, state: State) -> Tensor:
         """(B, K, 3) metres: the joints in the camera's frame."""
         with torch.no_grad():
-            return self.moments(self.chart.rotations(state), state.codes) + state.transl[:, None]
+            joints: Tensor = self.moments(self.chart.rotations(state), state.codes) + state.transl[:, None]
+            return joints
 
     def error(self, evidence: Evidence, state: State) -> np.ndarray:
         """(B,) mean distance over the valid joints, metres or px; NaN without any."""
         distance = evidence.residuals(self.posed(state)).norm(dim=2)
-        return (distance.sum(1) / evidence.valid.sum(1)).cpu().numpy().astype(np.float32)
+        error: np.ndarray = (distance.sum(1) / evidence.valid.sum(1)).cpu().numpy().astype(np.float32)
+        return error
 
 
 def make_row_fits(

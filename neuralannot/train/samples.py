@@ -135,7 +135,10 @@ class Samples:
     @property
     def valid(self) -> np.ndarray:
         """(N, J) bool: which joints are annotated."""
-        return np.isfinite(self.joints_2d if self.joints_cam is None else self.joints_cam).all(axis=-1)
+        valid: np.ndarray = np.isfinite(self.joints_2d if self.joints_cam is None else self.joints_cam).all(
+            axis=-1
+        )
+        return valid
 
     def rows(self, index: np.ndarray | slice | Sequence[int]) -> Samples:
         """The samples at these rows (numbers, a slice or a mask), in that order; `skipped` stays whole."""

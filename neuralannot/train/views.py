@@ -199,7 +199,8 @@ def _mean_rotations(
     # The weights add up to one, and so the singular values to at most three.
     is_open = singular[..., 1] + sign * singular[..., 2] < 1e-6
     of_best = values[best].reshape(found.shape)
-    return np.where(is_open[..., None], of_best, found).reshape(-1, *values.shape[1:])
+    fused: np.ndarray = np.where(is_open[..., None], of_best, found).reshape(-1, *values.shape[1:])
+    return fused
 
 
 def _mean_joints(joints: np.ndarray, groups: KeyGroups) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,10 @@ def local_wrists(
     elbow = _rotation(Rotation, global_orient)
     for joint in _TO_ELBOW[side]:
         elbow = elbow * _rotation(Rotation, body_pose[:, joint])
-    return (elbow.inv() * _rotation(Rotation, hand_orient)).as_rotvec().astype(np.float32).reshape(-1, 3)
+    wrists: np.ndarray = (
+        (elbow.inv() * _rotation(Rotation, hand_orient)).as_rotvec().astype(np.float32).reshape(-1, 3)
+    )
+    return wrists
 
 
 def merge_whole_body(
@@ -154,7 +158,7 @@ def merge_whole_body(
     return WholeBodies(gt, angle, float(limit), np.concatenate(lost_hands).astype(np.int64), lost_faces)
 
 
-def _rotation(kind, values):  # type: ignore[no-untyped-def]
+def _rotation(kind: Any, values: np.ndarray) -> Any:
     return kind.from_rotvec(np.asarray(values, np.float64).reshape(-1, 3))
 
 

@@ -29,7 +29,8 @@ def error_colours(errors: np.ndarray, limit: float) -> np.ndarray:
     steps = np.linspace(0, 1, len(_STEPS))
     colours = np.stack([np.interp(place, steps, _STEPS[:, k]) for k in range(3)], axis=-1)
     colours[~known] = UNKNOWN
-    return np.rint(colours).astype(np.uint8)
+    found: np.ndarray = np.rint(colours).astype(np.uint8)
+    return found
 
 
 def legend(what: str, limit: float, unit: str) -> str:

@@ -70,4 +70,5 @@ def _outward(take: Take, above: float) -> np.ndarray:
         toward = np.cross(up, np.eye(3)[np.abs(up).argmin()])
     toward = toward / np.linalg.norm(toward)
     level = toward * np.cos(_OFF) + np.cross(up, toward) * np.sin(_OFF)
-    return level * np.cos(above) + up * np.sin(above)
+    found: np.ndarray = level * np.cos(above) + up * np.sin(above)
+    return found

@@ -48,7 +48,8 @@ class Photo:
             return np.asarray(box_xywh, float)
         x0, y0, x1, y1 = self._shown(box_xywh)
         scale = self.size / np.array(self.pixels.shape[1::-1])
-        return np.array([x0, y0, x1 - x0, y1 - y0]) * np.tile(scale, 2)
+        found: np.ndarray = np.array([x0, y0, x1 - x0, y1 - y0]) * np.tile(scale, 2)
+        return found
 
     def _shown(self, box_xywh: np.ndarray) -> tuple[int, int, int, int]:
         assert self.pixels is not None

@@ -31,7 +31,8 @@ class Placed:
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """(..., 3) points moved."""
-        return points @ self.R.T + self.t
+        found: np.ndarray = points @ self.R.T + self.t
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +116,8 @@ def into_camera(points: np.ndarray, own: Camera, other: Camera) -> np.ndarray:
     middle = float(wide[:, 2].mean())
     depth = wide[:, 2] - middle + middle * F / f
     rays = (pixels - other.princpt[0]) / other.focal[0]
-    return np.c_[rays * depth[:, None], depth].astype(points.dtype)
+    found: np.ndarray = np.c_[rays * depth[:, None], depth].astype(points.dtype)
+    return found
 
 
 def eye_through(camera: Camera, box_xywh: np.ndarray, near: float, *, margin: float = 1.06) -> Eye:

@@ -258,7 +258,8 @@ def _linear(colours: np.ndarray) -> np.ndarray:
     """RGB of screens -> of light, which viser takes colours of single vertices, ends and balls for; uint8."""
     part = colours / 255.0
     light = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
-    return np.rint(255 * light).astype(np.uint8)
+    found: np.ndarray = np.rint(255 * light).astype(np.uint8)
+    return found
 
 
 def coloured_glb(mesh: Mesh) -> bytes:

@@ -48,7 +48,7 @@ def open_server(host: str, port: int) -> viser.ViserServer:
         raise ValueError(f"port must be from 0 (any that is free) to 65535, got {port}")
     _check_free(host, port)
 
-    class Server(module.ViserServer):  # type: ignore[name-defined]
+    class Server(module.ViserServer):  # type: ignore[name-defined, misc]  # imported late
         """viser can publish what it shows through a server of its makers; this one does not."""
 
         def request_share_url(self, verbose: bool = True) -> str | None:

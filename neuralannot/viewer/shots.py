@@ -187,7 +187,8 @@ class _SameBytes:
         span = [np.searchsorted(self._sorted, _hashed(own)[0], side) for side in ("left", "right")]
         rows = np.sort(self._order[span[0] : span[1]])
         # Texts of the same hash are the same but for a chance of one in billions.
-        return rows[(self._texts(gt.rows(rows).view) == own).all(axis=1)]
+        found: np.ndarray = rows[(self._texts(gt.rows(rows).view) == own).all(axis=1)]
+        return found
 
     def _texts(self, view: RowView) -> np.ndarray:
         """(M, W) uint8, padded with zeros; of folders only what stands before the last slash."""

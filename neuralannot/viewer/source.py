@@ -62,7 +62,8 @@ class Source:
         """Points (P, 3) of the file's space in that of the row's camera. Raises ValueError without one."""
         if self.gt.space == "camera":
             return points
-        return self.gt.rows([row]).require_camera().world_to_camera(points[None])[0]
+        found: np.ndarray = self.gt.rows([row]).require_camera().world_to_camera(points[None])[0]
+        return found
 
     def staged(self, points: np.ndarray, row: int, stage: Stage) -> np.ndarray:
         """Points (P, 3) of a row's body where they are on the stage: over the same pixels of the image.

@@ -63,7 +63,8 @@ class Take:
     def before(self, points: np.ndarray) -> np.ndarray:
         """Points (P, 3) of the stage in its camera's frame."""
         assert self.stage.camera is not None
-        return self.stage.camera.world_to_camera(points[None])[0]
+        found: np.ndarray = self.stage.camera.world_to_camera(points[None])[0]
+        return found
 
     @property
     def depths(self) -> tuple[float, float]:

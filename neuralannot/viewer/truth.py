@@ -97,4 +97,5 @@ def in_image(truth: Truth, camera: Camera | None) -> np.ndarray:
         return truth.points
     if camera is None:
         return np.full((len(truth.points), 2), np.nan)
-    return camera.project(camera.world_to_camera(truth.points[None]))[0]
+    found: np.ndarray = camera.project(camera.world_to_camera(truth.points[None]))[0]
+    return found

@@ -111,7 +111,8 @@ def read_samples(
         body_models=body_models,
         cache=cache,
     )
-    return _READERS[request.data_set].read(request)
+    samples: Samples = _READERS[request.data_set].read(request)
+    return samples
 
 
 def options_of(data_set: str) -> frozenset[str]:

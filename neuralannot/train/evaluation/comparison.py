@@ -94,4 +94,5 @@ def _by_id(found: Mapping[str, Evaluation]) -> bool:
 
 def _keys(gt: PseudoGT, rows: np.ndarray, *, by_id: bool) -> np.ndarray:
     keys = gt.ids[:, None] if by_id else gt.view.column("key")
-    return with_side(keys, gt.side)[rows]
+    chosen: np.ndarray = with_side(keys, gt.side)[rows]
+    return chosen

@@ -86,8 +86,8 @@ def annotation_errors(
     truth: PseudoGT,
     *,
     regressor: Any = None,
-    body_models: str | os.PathLike | None = None,
-    transfer: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
+    transfer: str | os.PathLike[str] | None = None,
     device: Any = None,
     batch_size: int = 256,
 ) -> AnnotationErrors:

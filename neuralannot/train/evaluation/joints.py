@@ -83,7 +83,7 @@ def joint_errors(
     samples: Samples,
     *,
     regressors: Mapping[str, Any] | None = None,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     device: Any = None,
     batch_size: int = 1024,
 ) -> JointErrors:
@@ -144,7 +144,7 @@ def joints_of(
     samples: Samples,
     *,
     regressors: Mapping[str, Any] | None = None,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     device: Any = None,
     batch_size: int = 1024,
 ) -> np.ndarray:
@@ -163,7 +163,8 @@ def joints_of(
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(a - b.astype(np.float64), axis=-1)
+    distances: np.ndarray = np.linalg.norm(a - b.astype(np.float64), axis=-1)
+    return distances
 
 
 def _viewer(gt: PseudoGT, samples: Samples) -> Camera:

@@ -76,7 +76,7 @@ class TrueMeshes:
         return len(self.vertices)
 
 
-def read_meshes(path: str | os.PathLike, *, unit: str | None = None) -> TrueMeshes:
+def read_meshes(path: str | os.PathLike[str], *, unit: str | None = None) -> TrueMeshes:
     """Read true meshes from an `.npz` or `.npy`.
 
     `.npz`: `vertices` (N, V, 3) and one of `ids` (N,) and `keys` (N, K), of hands `side` (N,) of "right" and
@@ -132,7 +132,7 @@ def mesh_errors(
     meshes: TrueMeshes,
     *,
     regressor: Any = None,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     device: Any = None,
     batch_size: int = 256,
 ) -> AnnotationErrors:

@@ -42,8 +42,8 @@ def pictures(
     evaluation: Evaluation,
     rows: Sequence[int],
     *,
-    images: str | os.PathLike | None = None,
-    body_models: str | os.PathLike | None = None,
+    images: str | os.PathLike[str] | None = None,
+    body_models: str | os.PathLike[str] | None = None,
 ) -> list[Picture]:
     """A picture for each of these rows of the annotations: the image, the fit over it, the truth over it.
 
@@ -83,7 +83,7 @@ def picture_of(
     *,
     truth: PseudoGT | None = None,
     sample: Samples | None = None,
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     only_valid: bool = False,
     side: int = _SIDE,
 ) -> Picture:
@@ -108,7 +108,7 @@ def _picture(
     folder: Path,
     truth: PseudoGT | None,
     sample: Samples | None,
-    body_models: str | os.PathLike | None,
+    body_models: str | os.PathLike[str] | None,
     only_valid: bool,
     side: int,
 ) -> Picture:
@@ -175,8 +175,10 @@ def _has_area(box: np.ndarray) -> bool:
 def _box(fit: PseudoGT, sample: Samples | None) -> np.ndarray:
     """(4,) xywh px as annotated, NaN where it is not known."""
     if sample is not None:
-        return sample.box_xywh[0]
+        annotated: np.ndarray = sample.box_xywh[0]
+        return annotated
     try:
-        return fit.box_xywh[0]
+        fitted: np.ndarray = fit.box_xywh[0]
+        return fitted
     except (ValueError, OSError):
         return np.full(4, np.nan, np.float32)

@@ -21,14 +21,14 @@ __all__ = ["page_html", "write_page"]
 
 
 def write_page(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     evaluation: Evaluation,
     *,
     title: str = "",
     notes: Sequence[str] = (),
     worst: int = 12,
-    images: str | os.PathLike | None = None,
-    body_models: str | os.PathLike | None = None,
+    images: str | os.PathLike[str] | None = None,
+    body_models: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write one `.html` that holds all: tables, plots, the `worst` annotations over their images.
 

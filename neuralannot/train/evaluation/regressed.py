@@ -23,7 +23,7 @@ def called(regressor: Any) -> str:
 
 
 def body_of(
-    model: str, body_models: str | os.PathLike | None, *, is_hand: bool, gender: str = "neutral"
+    model: str, body_models: str | os.PathLike[str] | None, *, is_hand: bool, gender: str = "neutral"
 ) -> BodyModel:
     """The body whose vertices they are. Both hands have the same joints: they are mirror images."""
     return model_on(model, body_models, gender, "right" if is_hand else None)

@@ -107,11 +107,11 @@ class ScanErrors:
 
 def scan_errors(
     gt: PseudoGT,
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     *,
     unit: str = "m",
     align: str = "rigid",
-    body_models: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
     device: Any = None,
     batch_size: int = 64,
     progress: bool = False,
@@ -291,7 +291,7 @@ def _by_landmarks(
 # --- files
 
 
-def scan_files(gt: PseudoGT, folder: str | os.PathLike) -> tuple[dict[int, Path], tuple[str, ...]]:
+def scan_files(gt: PseudoGT, folder: str | os.PathLike[str]) -> tuple[dict[int, Path], tuple[str, ...]]:
     """Row -> its scan's file; the names of files that belong to no row.
 
     Raises FileNotFoundError for no such folder or no scan of any row, ValueError for two files of one row.
@@ -317,7 +317,7 @@ def scan_files(gt: PseudoGT, folder: str | os.PathLike) -> tuple[dict[int, Path]
     return found, tuple(sorted(set(there) - {names[row] for row in found}))
 
 
-def read_scan(path: str | os.PathLike, *, unit: str = "m") -> Scan:
+def read_scan(path: str | os.PathLike[str], *, unit: str = "m") -> Scan:
     """Read a scan: `.ply`, `.obj`, `.stl` (their vertices), `.npy` (P, 3), or `.npz` with `points` (P, 3).
 
     An `.npz` may hold `landmarks` (L, 3) and `landmark_names` (L,), names of the model's joints (FLAME's have

@@ -55,8 +55,8 @@ def shared_mesh(
     truth: PseudoGT,
     *,
     regressor: Any = None,
-    body_models: str | os.PathLike | None = None,
-    transfer: str | os.PathLike | None = None,
+    body_models: str | os.PathLike[str] | None = None,
+    transfer: str | os.PathLike[str] | None = None,
 ) -> SharedMesh:
     """What brings SMPL and SMPL-X together.
 

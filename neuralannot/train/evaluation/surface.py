@@ -126,8 +126,10 @@ def _nearest_on_edge(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> 
     edge = end - start
     length = _squared(edge)
     share = ((points - start) * edge).sum(axis=-1) / np.where(length > 0, length, 1)
-    return start + np.clip(share, 0, 1)[..., None] * edge
+    nearest: np.ndarray = start + np.clip(share, 0, 1)[..., None] * edge
+    return nearest
 
 
 def _squared(vectors: np.ndarray) -> np.ndarray:
-    return np.einsum("...i,...i->...", vectors, vectors)
+    squares: np.ndarray = np.einsum("...i,...i->...", vectors, vectors)
+    return squares

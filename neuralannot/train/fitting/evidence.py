@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+__all__ = ["Evidence"]
+
 # Nearer to the camera than this a projection means nothing, metres.
 _NEAREST = 0.1
 

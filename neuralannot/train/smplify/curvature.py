@@ -37,7 +37,8 @@ class Rescaled:
         if rows is not self._rows:  # the same until bodies leave
             self._rows, self._some = rows, (self.x0[rows], self.inverse[rows])
         x0, inverse = self._some
-        return x0 + (inverse @ y[..., None])[..., 0]
+        x: Tensor = x0 + (inverse @ y[..., None])[..., 0]
+        return x
 
 
 def curvature(objective: Objective, x: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ from neuralannot.train.smplify.placing import (
 from neuralannot.train.smplify.settings import SmplifySetting
 from neuralannot.train.smplify.unknowns import Unknowns
 
+__all__ = ["SmplifyFits", "fit_smplify"]
+
 _BATCH_CPU, _BATCH = 256, 2048
 _MAIN = {"smpl": "body_pose", "smplx": "body_pose", "mano": "hand_pose"}
 _HANDS, _FACE = ("left_hand_pose", "right_hand_pose"), ("jaw_pose",)

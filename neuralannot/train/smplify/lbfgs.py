@@ -153,7 +153,8 @@ class _History:
         right += scale * (square @ solved - changes @ g[..., None])
         top = torch.linalg.solve_triangular(cross.transpose(1, 2), right, upper=False)
         found = steps.transpose(1, 2) @ top - scale * (changes.transpose(1, 2) @ solved)
-        return -(self.scale[:, None] * g + found[..., 0])
+        direction: Tensor = -(self.scale[:, None] * g + found[..., 0])
+        return direction
 
 
 def _run(energy: Energy, start: Tensor, options: LbfgsOptions) -> Minimum:

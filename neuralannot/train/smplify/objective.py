@@ -43,7 +43,10 @@ class Objective:
 
     def joints(self, state: State) -> Tensor:
         """(b, K, 3) metres."""
-        return self.moments(self.unknowns.chart.rotations(state), state.codes) + state.transl[:, None]
+        joints: Tensor = (
+            self.moments(self.unknowns.chart.rotations(state), state.codes) + state.transl[:, None]
+        )
+        return joints
 
     def priors(self, x: Tensor, state: State) -> Tensor:
         """(b,): all terms but the joints'."""

@@ -11,6 +11,8 @@ from torch import Tensor
 from neuralannot.joint_sets import JOINT_SETS
 from neuralannot.parameters import human_model
 
+__all__ = ["Parts", "parts_of"]
+
 _TRUNK = ("left_hip", "right_hip", "left_shoulder", "right_shoulder")
 _PALM = tuple(f"right_{joint}" for joint in ("wrist", "index1", "middle1", "ring1", "pinky1"))
 _TORSO = {"smpl": _TRUNK, "smplx": _TRUNK, "mano": _PALM, "flame": ()}

@@ -88,7 +88,8 @@ class Torso:
             return evidence.joints.new_full((len(evidence.joints),), torch.inf)
         one, two = self.across
         found = (evidence.joints[:, one] - evidence.joints[:, two]).norm(dim=1)
-        return found.masked_fill(~(evidence.valid[:, one] & evidence.valid[:, two]), torch.inf)
+        lengths: Tensor = found.masked_fill(~(evidence.valid[:, one] & evidence.valid[:, two]), torch.inf)
+        return lengths
 
 
 def placed_in_picture(

@@ -9,6 +9,8 @@ from neuralannot.parameters import human_model
 from neuralannot.train.smplify.adam import AdamOptions
 from neuralannot.train.smplify.lbfgs import LbfgsOptions
 
+__all__ = ["Optimiser", "SmplifySetting", "Stage", "published", "tuned"]
+
 #: What joints are like, by which the tuned weights differ.
 JOINTS = ("clean", "noisy", "missing")
 _POSES = ("rotations", "latents")
