@@ -13,6 +13,7 @@ from tools.bake_open_models.landmarks import face_landmarks
 from tools.bake_open_models.shapes import expressions, shape_space
 from tools.bake_open_models.skinning import skinning_weights
 from tools.bake_open_models.source import Source
+from tools.bake_open_models.texture import lay_out
 from tools.bake_open_models.topology import Topology
 from tools.bake_open_models.trees import KINDS, TREES
 from tools.bake_open_models.vertices import Layouts
@@ -35,6 +36,7 @@ def build_models(source: Source, topology: Topology, layouts: Layouts) -> Iterat
         weights = skinning_weights(kind, source, layout)
         shared: Arrays = {"weights": weights, "f": layout.faces.astype(np.uint32)}
         parents = [_NO_PARENT if parent < 0 else parent for parent in tree.parents]
+        shared |= lay_out(source, layout).arrays()
         shared["kintree_table"] = np.array([parents, range(len(parents))], np.int64)
         if kind in ("smplx", "flame"):
             shared |= face_landmarks(source, layout, topology.named["lear"]).arrays()

@@ -13,16 +13,22 @@ from smplx.vertex_ids import vertex_ids
 from tools.bake_open_models.source import Source
 from tools.bake_open_models.splitting import Row
 from tools.bake_open_models.topology import EYEBALL, HEAD, LEFT_HAND, RIGHT_HAND, Topology
+from tools.bake_open_models.wrists import slide_cuts
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """V `rows` of a model, each a combination of the source's N vertices, and its triangles `faces` (F,
-    3)."""
+    """V `rows` of a model, each a combination of the source's N vertices, and its triangles `faces` (F, 3).
+
+    `origin` (V,): the source vertex that a row is in the topology, -1 for those of the eyeballs. `moved` (V,) bool:
+    rows that have left its place on the skin, and so its place in the texture.
+    """
 
     rows: tuple[Row, ...]
     faces: np.ndarray
     num_source: int
+    origin: np.ndarray
+    moved: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,7 +58,8 @@ class Layout:
     def renumbered(self, order: np.ndarray) -> Layout:
         """The same mesh with row i being what row `order[i]` was."""
         place = np.argsort(order)
-        return Layout(tuple(self.rows[i] for i in order), place[self.faces], self.num_source)
+        rows = tuple(self.rows[i] for i in order)
+        return Layout(rows, place[self.faces], self.num_source, self.origin[order], self.moved[order])
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +91,8 @@ def make_layouts(source: Source, topology: Topology) -> Layouts:
             raise RuntimeError(f"two of smplx's named vertices are one vertex of {kind}")
         orders[kind] = numbered(places, len(kinds[kind]))
     # Vertex i of the left hand mirrors vertex i of the right one.
-    left = {int(vertex): row for row, vertex in enumerate(kinds["mano_left"].of_source())}
-    right = kinds["mano_right"].of_source()
+    left = {int(vertex): row for row, vertex in enumerate(kinds["mano_left"].origin)}
+    right = kinds["mano_right"].origin
     orders["mano_left"] = np.array([left[int(topology.mirror[right[row]])] for row in orders["mano_right"]])
 
     place = np.argsort(orders["smplx"])
@@ -105,13 +112,21 @@ def _smplx(source: Source, topology: Topology) -> tuple[Layout, np.ndarray]:
         faces.append(eye_faces + len(rows))
         rows += eye_rows
         part.append(np.full(len(eye_rows), EYEBALL))
-    return Layout(tuple(rows), np.concatenate(faces), len(source.template)), np.concatenate(part)
+    origin = np.concatenate([used, np.full(len(rows) - len(used), -1)])
+    slid = slide_cuts(source, topology)
+    for row, vertex in enumerate(used):
+        rows[row] = slid.get(int(vertex), rows[row])
+    moved = (origin < 0) | np.isin(origin, list(slid))
+    layout = Layout(tuple(rows), np.concatenate(faces), len(source.template), origin, moved)
+    return layout, np.concatenate(part)
 
 
 def _cut(layout: Layout, kept: np.ndarray) -> Layout:
     place = np.cumsum(kept) - 1
     faces = place[layout.faces[kept[layout.faces].all(1)]]
-    return Layout(tuple(layout.rows[i] for i in np.flatnonzero(kept)), faces, layout.num_source)
+    (rows,) = np.nonzero(kept)
+    of_rows = tuple(layout.rows[i] for i in rows)
+    return Layout(of_rows, faces, layout.num_source, layout.origin[rows], layout.moved[rows])
 
 
 def _smpl(source: Source, topology: Topology) -> Layout:
@@ -129,7 +144,7 @@ def _smpl(source: Source, topology: Topology) -> Layout:
                 eyeball = source.vertices_of(f"eye_front.{cavity[-1]}")
                 aside = source.mean[eyeball] - source.mean[around].mean(0)
                 rows[row] = {int(eyeball[np.argmin((aside[:, :2] ** 2).sum(1))]): 1.0}
-    return Layout(tuple(rows), faces, len(source.template))
+    return Layout(tuple(rows), faces, len(source.template), used, np.zeros(len(used), bool))
 
 
 def _with_pupils(source: Source, topology: Topology) -> dict[str, int]:
