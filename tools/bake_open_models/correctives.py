@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 _TURNS = 48
+_MIRROR = np.array([-1.0, 1.0, 1.0])
 _RIDGE = 0.5
-_LEAST = 2e-4  # metres: what is less is 0
+LEAST = 2e-4  # metres: what is less is 0
 
 
 def random_turns(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -47,28 +49,30 @@ def pose_directions(
         if not len(rows):
             continue
         vectors, matrices = random_turns(rng)
-        offsets = np.array(
-            [
-                quaternion_offset(template[rows] - joints[joint], share[rows], vector, matrix)
-                for vector, matrix in zip(vectors, matrices, strict=True)
-            ]
-        )
-        directions[rows, :, 9 * (joint - 1) : 9 * joint] += fit_offsets(matrices, offsets)
-    directions[np.abs(directions) < _LEAST] = 0
+        places = template[rows] - joints[joint]
+        offsets = []
+        for vector, matrix in zip(vectors, matrices, strict=True):
+            goal = quaternion_goal(places, share[rows], vector)
+            offsets.append(rest_offset(places, share[rows], matrix, goal))
+        directions[rows, :, 9 * (joint - 1) : 9 * joint] += fit_offsets(matrices, np.array(offsets))
     return directions
 
 
-def quaternion_offset(
-    places: np.ndarray, share: np.ndarray, vector: np.ndarray, matrix: np.ndarray
-) -> np.ndarray:
-    """(n, 3) to add at rest to places (n, 3) relative to the joint, so that linear skinning of what turns
-    with the joint by `share` (n,) ends where skinning by quaternions would."""
+def mirrored(directions: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """(V, 3, 9) correctives of the joint on the other side, of a symmetric template (V, 3)."""
+    partner = cKDTree(template).query(template * _MIRROR)[1]
+    # A rotation matrix mirrors to M R M.
+    return directions[partner] * _MIRROR[:, None] * np.outer(_MIRROR, _MIRROR).ravel()
+
+
+def quaternion_goal(places: np.ndarray, share: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """(n, 3): where skinning by blended quaternions takes places (n, 3) relative to the joint, which turns them
+    by `share` (n,) of the rotation vector (3,)."""
     angle = np.linalg.norm(vector)
     turned = np.array([np.cos(angle / 2), *(np.sin(angle / 2) * vector / angle)])
     blended = (1 - share)[:, None] * np.array([1.0, 0, 0, 0]) + share[:, None] * turned
     blended /= np.linalg.norm(blended, axis=1, keepdims=True)
-    goal = Rotation.from_quat(blended[:, [1, 2, 3, 0]]).apply(places)
-    return rest_offset(places, share, matrix, goal)
+    return Rotation.from_quat(blended[:, [1, 2, 3, 0]]).apply(places)
 
 
 def rest_offset(places: np.ndarray, share: np.ndarray, matrix: np.ndarray, goal: np.ndarray) -> np.ndarray:

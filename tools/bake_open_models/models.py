@@ -6,17 +6,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tools.bake_open_models.correctives import pose_directions
+from tools.bake_open_models.correctives import LEAST, mirrored, moved_by, pose_directions
 from tools.bake_open_models.hands import right_hand_poses
 from tools.bake_open_models.joints import joint_regressor
 from tools.bake_open_models.landmarks import face_landmarks
+from tools.bake_open_models.mouth import mouth_directions
 from tools.bake_open_models.shapes import expressions, shape_space
+from tools.bake_open_models.shoulders import shoulder_directions
 from tools.bake_open_models.skinning import skinning_weights
 from tools.bake_open_models.source import Source
 from tools.bake_open_models.texture import lay_out
 from tools.bake_open_models.topology import Topology
 from tools.bake_open_models.trees import KINDS, TREES
-from tools.bake_open_models.vertices import Layouts
+from tools.bake_open_models.vertices import Layout, Layouts
 
 Arrays = dict[str, np.ndarray]
 GENDERS = ("neutral", "female", "male")
@@ -59,7 +61,7 @@ def build_models(source: Source, topology: Topology, layouts: Layouts) -> Iterat
             regressor = joint_regressor(space, weights, tree)
             joints = regressor @ space.template
             if directions is None:  # the neutral body's serve all
-                directions = pose_directions(space.template, joints, weights, tree.parents)
+                directions = _correctives(kind, source, layout, space.template, joints, weights)
             shapedirs = space.directions
             if kind in ("smplx", "flame"):
                 of_face = face if kind == "smplx" else face[layouts.subsets["smplx_flame"]]
@@ -76,3 +78,34 @@ def build_models(source: Source, topology: Topology, layouts: Layouts) -> Iterat
                     "J": joints,
                 },
             )
+
+
+def _correctives(
+    kind: str,
+    source: Source,
+    layout: Layout,
+    template: np.ndarray,
+    joints: np.ndarray,
+    weights: np.ndarray,
+) -> np.ndarray:
+    """(V, 3, 9 (J - 1)): those of all joints, the shoulders' and the jaw's made better."""
+    tree = TREES[kind]
+    directions = pose_directions(template, joints, weights, tree.parents)
+
+    def of_joint(name: str) -> tuple[slice, np.ndarray, np.ndarray]:
+        joint = tree.joints.index(name)
+        share = weights[:, moved_by(joint, tree.parents)].sum(1)
+        return slice(9 * (joint - 1), 9 * joint), joints[joint], share
+
+    if "L_shoulder" in tree.joints:
+        natural = layout.place(source.natural)
+        left, center, share = of_joint("L_shoulder")
+        directions[:, :, left] = shoulder_directions(template, natural, layout.faces, center, share)
+        right, _, _ = of_joint("R_shoulder")
+        directions[:, :, right] = mirrored(directions[:, :, left], template)
+    if "jaw" in tree.joints:
+        columns, center, share = of_joint("jaw")
+        (rim,) = np.nonzero(np.isin(layout.origin, source.rim("mouth_cavity")))
+        directions[:, :, columns] += mouth_directions(template, layout.faces, rim, center, share)
+    directions[np.abs(directions) < LEAST] = 0
+    return directions
