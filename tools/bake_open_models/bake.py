@@ -43,9 +43,8 @@ def bake(wheel: Wheel, out: Path, *, say: Callable[[str], None] = lambda _: None
         regressors, errors = fit_regressors(new)
         write_npz(new / REGRESSORS, regressors)
         for key, apart in errors.items():
-            say(
-                f"    {key}: {apart[:, 0].mean() * 1000:.1f} mm in the mean, {apart[:, 1].max() * 1000:.1f} at most"
-            )
+            mean_mm, most_mm = apart[:, 0].mean() * 1000, apart[:, 1].max() * 1000
+            say(f"    {key}: {mean_mm:.1f} mm in the mean, {most_mm:.1f} at most")
         manifest = make_manifest(new, wheel.requirement, wheel.sha256, wheel.members)
         write_manifest(new, manifest)
         check_and_replace(new, out, say=say)

@@ -66,8 +66,8 @@ def mirrored(directions: np.ndarray, template: np.ndarray) -> np.ndarray:
 
 
 def quaternion_goal(places: np.ndarray, share: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """(n, 3): where skinning by blended quaternions takes places (n, 3) relative to the joint, which turns them
-    by `share` (n,) of the rotation vector (3,)."""
+    """(n, 3): where skinning by blended quaternions takes places (n, 3) relative to the joint, which turns
+    them by `share` (n,) of the rotation vector (3,)."""
     angle = np.linalg.norm(vector)
     turned = np.array([np.cos(angle / 2), *(np.sin(angle / 2) * vector / angle)])
     blended = (1 - share)[:, None] * np.array([1.0, 0, 0, 0]) + share[:, None] * turned

@@ -1,7 +1,8 @@
 """The open mouth.
 
-With skinning alone it opens to a diamond: the lips' weights fall from the middle to the corners in straight lines.
-A corrective of the jaw brings the rim to an ellipse of the same width and height; lips and cheeks go with it.
+With skinning alone it opens to a diamond: the lips' weights fall from the middle to the corners in straight
+lines. A corrective of the jaw brings the rim to an ellipse of the same width and height; lips and cheeks go
+with it.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def ordered_loop(faces: np.ndarray, vertices: np.ndarray) -> np.ndarray:
 
 
 def on_ellipse(points: np.ndarray) -> np.ndarray:
-    """(n, 3): a closed line of points around the middle of the face brought to half-ellipses over and under its
-    corners, in x and y, at the same shares of its length; z stays."""
+    """(n, 3): a closed line of points around the middle of the face brought to half-ellipses over and under
+    its corners, in x and y, at the same shares of its length; z stays."""
     left, right = int(np.argmin(points[:, 0])), int(np.argmax(points[:, 0]))
     count = len(points)
     moved = points.copy()
@@ -68,8 +69,8 @@ def on_ellipse(points: np.ndarray) -> np.ndarray:
 def mouth_directions(
     template: np.ndarray, faces: np.ndarray, rim: np.ndarray, center: np.ndarray, share: np.ndarray
 ) -> np.ndarray:
-    """(V, 3, 9) correctives of the jaw at `center` (3,), which moves vertices by `share` (V,), to add to those
-    that it has; `rim` (n,): the loop of the mouth."""
+    """(V, 3, 9) correctives of the jaw at `center` (3,), which moves vertices by `share` (V,), to add to
+    those that it has; `rim` (n,): the loop of the mouth."""
     loop = ordered_loop(faces, rim)
     vector = np.array([_OPEN, 0, 0])
     opened = quaternion_goal(template - center, share, vector)
@@ -87,7 +88,8 @@ def mouth_directions(
     rows = np.intersect1d(follows, mesh)
     offsets = rest_offset(template[rows] - center, share[rows], matrix, opened[rows] + moved[rows])
     offsets -= rest_offset(template[rows] - center, share[rows], matrix, opened[rows])
-    # In the sine of the jaw's turn about x, which is what its rotation matrix has below and above the diagonal.
+    # In the sine of the jaw's turn about x, which is what its rotation matrix has below and above the
+    # diagonal.
     directions = np.zeros((len(template), 3, 9))
     directions[rows, :, 7] = offsets / (2 * np.sin(_OPEN))
     directions[rows, :, 5] = -directions[rows, :, 7]

@@ -130,7 +130,8 @@ def pack_models(models: Models, subsets: Mapping[str, np.ndarray]) -> Models:
         for key, bits in (("hands_coeffs", WEIGHT_BITS), ("vt", UV_BITS)):
             if key in new:
                 new[key] = round_to_grid(model[key], bits)
-        new["J"] = model["J_regressor"].astype(np.float64) @ templates[name]
+        regressor = model["J_regressor"].astype(np.float32)  # as the file has it
+        new["J"] = regressor.astype(np.float64) @ templates[name]
         packed[name] = {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in new.items()}
     return packed
 

@@ -25,10 +25,11 @@ def cotangents(places: np.ndarray, faces: np.ndarray) -> sp.csr_matrix:
 
 
 class RigidSolver:
-    """Bends a surface so that the neighbourhood of each vertex is turned, not stretched, from how it lies at rest.
+    """Bends a surface so that the neighbourhood of each vertex is turned, not stretched, from how it lies at
+    rest.
 
-    `rest` (V, 3), `faces` (F, 3); `held` (V,): how strongly each vertex is held where it is asked to be, in terms
-    of an edge's weight.
+    `rest` (V, 3), `faces` (F, 3); `held` (V,): how strongly each vertex is held where it is asked to be, in
+    terms of an edge's weight.
     """
 
     def __init__(self, rest: np.ndarray, faces: np.ndarray, held: np.ndarray) -> None:
@@ -38,7 +39,9 @@ class RigidSolver:
         self._held = held
         count = len(rest)
         laplacian = sp.diags(np.asarray(weights.sum(1)).ravel()) - weights.tocsr()
-        self._sum = sp.csr_matrix((np.ones(len(weights.row)), (weights.row, np.arange(len(weights.row)))), (count, len(weights.row)))
+        self._sum = sp.csr_matrix(
+            (np.ones(len(weights.row)), (weights.row, np.arange(len(weights.row)))), (count, len(weights.row))
+        )
         self._factors = splu((laplacian + sp.diags(held)).tocsc())
 
     def solve(self, asked: np.ndarray, rounds: int) -> np.ndarray:

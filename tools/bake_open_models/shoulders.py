@@ -1,21 +1,23 @@
 """Shoulders with the arms down.
 
-In the T-pose MakeHuman's collar bones are lifted with the arms. A shoulder turned down alone leaves them there, and
-the body looks as if it wore a box. MakeHuman's own body stands with its arms half down: correctives are fitted that
-bring the skin around the shoulder to the shape that it has there, as rigidly as possible between trunk and arm.
+In the T-pose MakeHuman's collar bones are lifted with the arms. A shoulder turned down alone leaves them
+there, and the body looks as if it wore a box. MakeHuman's own body stands with its arms half down:
+correctives are fitted that bring the skin around the shoulder to the shape that it has there, as rigidly as
+possible between trunk and arm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from tools.bake_open_models.correctives import fit_offsets, moved_by, quaternion_goal, rest_offset
+from tools.bake_open_models.correctives import fit_offsets, quaternion_goal, rest_offset
 from tools.bake_open_models.rigid import RigidSolver
 
-_FREE, _HELD = 0.10, 0.20  # metres from the joint: free up to the first, held from the second on
+_FREE, _HELD = 0.15, 0.24  # metres from the joint: free up to the first, held from the second on
+# Chest and armpit, all from a little over the joint on down, are held too, more the lower they lie: they look
+# well as they are, and where the joint is is read off them.
+_OVER, _UNDER = 0.01, 0.04
 _STRENGTH = 1e2  # of a held vertex, in terms of an edge
 _ROUNDS = 20
 _RIDGE = 0.05
@@ -31,16 +33,17 @@ def shoulder_directions(
     center: np.ndarray,
     share: np.ndarray,
 ) -> np.ndarray:
-    """(V, 3, 9) correctives of the left shoulder at `center` (3,), which moves vertices by `share` (V,), of a body
-    `template` (V, 3) that is `natural` (V, 3) with its arms half down.
+    """(V, 3, 9) correctives of the left shoulder at `center` (3,), which moves vertices by `share` (V,), of a
+    body `template` (V, 3) that is `natural` (V, 3) with its arms half down.
 
     Where the arm is at the height of the T-pose or above, they do what those of the other joints do.
     """
     distance = np.linalg.norm(template - center, axis=1)
     mesh = faces[(distance < _HELD + 0.02)[faces].all(1)]
     rows = np.unique(mesh)
-    ramp = np.clip((distance[rows] - _FREE) / (_HELD - _FREE), 0, 1)
-    solver = RigidSolver(natural[rows], np.searchsorted(rows, mesh), _STRENGTH * ramp**4)
+    away = np.clip((distance[rows] - _FREE) / (_HELD - _FREE), 0, 1)
+    below = np.clip((center[1] + _OVER - template[rows, 1]) / _UNDER, 0, 1)
+    solver = RigidSolver(natural[rows], np.searchsorted(rows, mesh), _STRENGTH * (away**4 + below**2))
 
     places, of_rows = template[rows] - center, share[rows]
     matrices, offsets = _turns(), []

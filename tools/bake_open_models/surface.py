@@ -6,7 +6,8 @@ import numpy as np
 
 
 def closest_on_triangles(point: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """(n, 3) barycentric weights of the point of each triangle, (n, 3, 3), that lies nearest to `point` (3,)."""
+    """(n, 3) barycentric weights of the point of each triangle, (n, 3, 3), that lies nearest to `point`
+    (3,)."""
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     normal = np.cross(b - a, c - a)
     area = (normal**2).sum(1) + 1e-30
@@ -18,7 +19,7 @@ def closest_on_triangles(point: np.ndarray, corners: np.ndarray) -> np.ndarray:
         ],
         1,
     )
-    best = np.where((inside >= 0).all(1)[:, None], inside, np.nan)
+    best = np.where(np.all(inside >= 0, axis=1)[:, None], inside, np.nan)
     # Outside the triangle the nearest point lies on an edge.
     candidates = []
     for start, end in ((0, 1), (1, 2), (2, 0)):

@@ -1,14 +1,15 @@
 """UV coordinates: MakeHuman's own layout, so that its skins fit the open body.
 
-A vertex on a seam has several places in the layout. Decimation has made triangles that reach across seams, which
-the source's own never do: such a triangle is laid on the side where its middle lies, and its corners from the other
-side are drawn in to the seam.
+A vertex on a seam has several places in the layout. Decimation has made triangles that reach across seams,
+which the source's own never do: such a triangle is laid on the side where its middle lies, and its corners
+from the other side are drawn in to the seam.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -75,7 +76,7 @@ class _Skin:
         """Source vertex -> the places in the layout that it has."""
         pairs = np.unique(np.stack([self.source.faces.ravel(), self.source.uv_faces.ravel()], 1), axis=0)
         starts = np.searchsorted(pairs[:, 0], np.arange(len(self.source.template) + 1))
-        return [pairs[a:b, 1] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        return [pairs[a:b, 1] for a, b in pairwise(starts)]
 
     def nearest(self, place: np.ndarray, among: np.ndarray) -> tuple[int, np.ndarray]:
         """Which of these triangles lies nearest to a point, and where on it, barycentric (3,)."""

@@ -20,8 +20,8 @@ from tools.bake_open_models.wrists import slide_cuts
 class Layout:
     """V `rows` of a model, each a combination of the source's N vertices, and its triangles `faces` (F, 3).
 
-    `origin` (V,): the source vertex that a row is in the topology, -1 for those of the eyeballs. `moved` (V,) bool:
-    rows that have left its place on the skin, and so its place in the texture.
+    `origin` (V,): the source vertex that a row is in the topology, -1 for those of the eyeballs. `moved` (V,)
+    bool: rows that have left its place on the skin, and so its place in the texture.
     """
 
     rows: tuple[Row, ...]

@@ -2,7 +2,8 @@
 
     python -m tools.bake_open_models.weak_spots FOLDER [FOLDER]
 
-prints them for one or two folders of files, such as the ones before and after a change.
+prints them for one or more folders of files, such as those before and after a change; the last one needs
+textures.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _NO_PARENT = 2**31
 
 
 def posed(model: Arrays, turns: Mapping[int, tuple[float, float, float]]) -> np.ndarray:
-    """(V, 3) of the mean body with some joints turned by axis-angle vectors in degrees; float64, plainly written."""
+    """(V, 3) of the mean body with some joints turned by axis-angle vectors in degrees; float64, plainly
+    written."""
     parents = model["kintree_table"][0].astype(np.int64)
     template, weights = model["v_template"].astype(np.float64), model["weights"].astype(np.float64)
     joints = model["J_regressor"].astype(np.float64) @ template
@@ -42,14 +44,14 @@ def posed(model: Arrays, turns: Mapping[int, tuple[float, float, float]]) -> np.
 
 
 def shoulder_slope(model: Arrays, kind: str = "smpl", degrees: float = 60) -> tuple[float, float]:
-    """Of the outline over the shoulders with the arms down by so many degrees: how steeply it falls between the
-    neck and the shoulder joint, and its sharpest turn within 6 cm, both in degrees."""
+    """Of the outline over the shoulders with the arms down by so many degrees: how steeply it falls between
+    the neck and the shoulder joint, and its sharpest turn within 6 cm, both in degrees."""
     joints = TREES[kind].joints
     left, right, neck = (joints.index(name) for name in ("L_shoulder", "R_shoulder", "neck"))
     places = posed(model, {left: (0, 0, -degrees), right: (0, 0, degrees)})
     outline = _outline(places, model["f"].astype(np.int64))
     joint = model["J"][left].astype(np.float64)
-    start = model["J"][neck, 0] + 0.07  # beside the neck
+    start = model["J"][neck, 0] + 0.09  # beside the neck
     slope = np.rad2deg(np.arctan2(outline(start) - outline(joint[0]), joint[0] - start))
     # Along the outline from beside the neck to where the arm falls.
     x = np.linspace(start, joint[0] + 0.05, 120)
@@ -77,36 +79,20 @@ class _outline:
         return float((start[:, 1] + share * (end[:, 1] - start[:, 1])).max())
 
 
-def mouth_roundness(flame: Arrays, degrees: float = 25) -> float:
+def mouth_rim(flame: Arrays) -> np.ndarray:
+    """The loop of vertices around the mouth: the seam of its own in the texture, where the cavity begins."""
+    faces, uv = flame["f"].astype(np.int64), flame["vt"][flame["ft"].astype(np.int64)]
+    in_cavity = uv.mean(1)[:, 1] < 0.14  # which lies alone at the foot of the texture
+    return ordered_loop(faces, np.intersect1d(faces[in_cavity], faces[~in_cavity]))
+
+
+def mouth_roundness(flame: Arrays, loop: np.ndarray, degrees: float = 25) -> float:
     """The share of its bounding box that the open mouth fills, seen from the front: a diamond 0.5, an ellipse
-    0.785."""
-    faces = flame["f"].astype(np.int64)
+    0.785. `loop`: its rim."""
     places = posed(flame, {TREES["flame"].joints.index("jaw"): (degrees, 0, 0)})
-    inner = flame["f"].astype(np.int64)[flame["lmk_faces_idx"][43:]]
-    corners = inner[np.arange(8), flame["lmk_bary_coords"][43:].argmax(1)]
-    loop = _rim_through(faces, flame["v_template"].astype(np.float64), corners)
     x, y = places[loop, 0], places[loop, 1]
     area = abs((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
     return float(area / np.ptp(x) / np.ptp(y))
-
-
-def _rim_through(faces: np.ndarray, template: np.ndarray, through: np.ndarray) -> np.ndarray:
-    """The shortest loop of edges through vertices that follow one another around it."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import dijkstra
-
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    length = np.linalg.norm(template[edges[:, 0]] - template[edges[:, 1]], axis=1)
-    graph = coo_matrix((length, edges.T), (len(template), len(template))).tocsr()
-    graph = graph.maximum(graph.T)
-    loop: list[int] = []
-    for start, end in zip(through, np.roll(through, -1), strict=True):
-        _, before = dijkstra(graph, indices=int(start), return_predecessors=True)
-        part = [int(end)]
-        while part[-1] != start:
-            part.append(int(before[part[-1]]))
-        loop += part[:0:-1]
-    return np.array(loop)
 
 
 def wrist_depth(hand: Arrays) -> float:
@@ -132,8 +118,8 @@ def wrist_bulk(hand: Arrays) -> float:
     return float(np.abs((loop - loop.mean(0)) @ normal).max())
 
 
-def measure(folder: Path) -> dict[str, float]:
-    """All numbers of the files below a folder, angles in degrees, lengths in millimetres."""
+def measure(folder: Path, rim: np.ndarray | None = None) -> dict[str, float]:
+    """All numbers of the files below a folder; `rim`: the mouth's, for files without textures."""
     smpl, hand, flame = (
         read_npz(folder / FILES[kind, "neutral"]) for kind in ("smpl", "mano_right", "flame")
     )
@@ -142,15 +128,17 @@ def measure(folder: Path) -> dict[str, float]:
         slope, turn = shoulder_slope(smpl, degrees=degrees)
         numbers[f"shoulder, arms {degrees} down: fall of the outline, degrees"] = slope
         numbers[f"shoulder, arms {degrees} down: sharpest turn, degrees"] = turn
+    rim = mouth_rim(flame) if rim is None else rim
     for degrees in (10, 25):
-        numbers[f"mouth open by {degrees}: share of its box"] = mouth_roundness(flame, degrees)
+        numbers[f"mouth open by {degrees}: share of its box"] = mouth_roundness(flame, rim, degrees)
     numbers["wrist joint inside the cut, mm"] = wrist_depth(hand) * 1000
     numbers["cut off its plane, mm"] = wrist_bulk(hand) * 1000
     return numbers
 
 
 def main(folders: list[str]) -> None:
-    measured = [measure(Path(folder)) for folder in folders]
+    rim = mouth_rim(read_npz(Path(folders[-1]) / FILES["flame", "neutral"]))
+    measured = [measure(Path(folder), rim) for folder in folders]
     for name in measured[0]:
         print(f"{name:60s}" + "".join(f"{numbers[name]:9.3f}" for numbers in measured))
 

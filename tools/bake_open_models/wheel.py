@@ -55,8 +55,8 @@ class Wheel:
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         if self.sha256 != expected:
             raise WheelError(
-                f"{path} is not the wheel of {requirement}: its SHA-256 is {self.sha256}, expected {expected}; "
-                f"run `pip download --no-deps {requirement}`"
+                f"{path} is not the wheel of {requirement}: its SHA-256 is {self.sha256}, "
+                f"expected {expected}; run `pip download --no-deps {requirement}`"
             )
         self.requirement = requirement
         self.members: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """Where the hands are cut off: far enough up the arm that the wrist joint lies inside the hand.
 
-MakeHuman's hand ends in a slanted loop right at the joint. Here the loop, and the skin around it, slides up the
-arm: topology and surface stay, and so do all vertices more than a few centimetres away.
+MakeHuman's hand ends in a slanted loop right at the joint. Here the loop, and the skin around it, slides up
+the arm: topology and surface stay, and so do all vertices more than a few centimetres away.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _NEAR = 64
 
 
 def slide_cuts(source: Source, topology: Topology) -> dict[int, Row]:
-    """Vertex of the skin -> where it is to lie, a mixture of the corners of a source triangle; both wrists."""
+    """Vertex of the skin -> where it is to lie, a mixture of the corners of a source triangle; both
+    wrists."""
     places = source.mean
     joint = source.mean_heads[source.bone("wrist.L")]
     skin = np.unique(topology.skin)
@@ -35,7 +36,9 @@ def slide_cuts(source: Source, topology: Topology) -> dict[int, Row]:
     shift[loop] = -_INSIDE - along[loop, 0]
     near = skin[(np.abs(away[skin]) < _REACH) & (np.linalg.norm(along[skin], axis=1) < 0.08)]
 
-    hand = np.flatnonzero(~source.in_region("eye_front.L", "eye_front.R", "eye_back.L", "eye_back.R", "tongue"))
+    hand = np.flatnonzero(
+        ~source.in_region("eye_front.L", "eye_front.R", "eye_back.L", "eye_back.R", "tongue")
+    )
     middles = cKDTree(places[source.faces[hand]].mean(1))
     rows: dict[int, Row] = {}
     for vertex in near:
@@ -46,7 +49,9 @@ def slide_cuts(source: Source, topology: Topology) -> dict[int, Row]:
         apart = (((weights[:, :, None] * corners).sum(1) - goal) ** 2).sum(1)
         best = int(np.argmin(np.round(apart, 14)))
         row = {
-            int(v): float(w) for v, w in zip(source.faces[among[best]], weights[best], strict=True) if w > 1e-9
+            int(v): float(w)
+            for v, w in zip(source.faces[among[best]], weights[best], strict=True)
+            if w > 1e-9
         }
         rows[int(vertex)] = row
         rows[int(topology.mirror[vertex])] = {int(topology.mirror[v]): w for v, w in row.items()}
