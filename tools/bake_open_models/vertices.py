@@ -73,9 +73,10 @@ class Layouts:
 
 def make_layouts(source: Source, topology: Topology) -> Layouts:
     """All five models' vertices, numbered."""
-    smplx, part = _smplx(source, topology)
+    slid = slide_cuts(source, topology)
+    smplx, part = _smplx(source, topology, slid)
     kinds = {
-        "smpl": _smpl(source, topology),
+        "smpl": _smpl(source, topology, slid),
         "smplx": smplx,
         "flame": _cut(smplx, np.isin(part, (HEAD, EYEBALL))),
         "mano_right": _cut(smplx, part == RIGHT_HAND),
@@ -103,7 +104,7 @@ def make_layouts(source: Source, topology: Topology) -> Layouts:
     return Layouts({kind: layout.renumbered(orders[kind]) for kind, layout in kinds.items()}, subsets)
 
 
-def _smplx(source: Source, topology: Topology) -> tuple[Layout, np.ndarray]:
+def _smplx(source: Source, topology: Topology, slid: dict[int, Row]) -> tuple[Layout, np.ndarray]:
     used = np.unique(topology.skin)
     rows: list[Row] = [{int(vertex): 1.0} for vertex in used]
     faces = [np.searchsorted(used, topology.skin)]
@@ -113,7 +114,6 @@ def _smplx(source: Source, topology: Topology) -> tuple[Layout, np.ndarray]:
         rows += eye_rows
         part.append(np.full(len(eye_rows), EYEBALL))
     origin = np.concatenate([used, np.full(len(rows) - len(used), -1)])
-    slid = slide_cuts(source, topology)
     for row, vertex in enumerate(used):
         rows[row] = slid.get(int(vertex), rows[row])
     moved = (origin < 0) | np.isin(origin, list(slid))
@@ -129,11 +129,12 @@ def _cut(layout: Layout, kept: np.ndarray) -> Layout:
     return Layout(of_rows, faces, layout.num_source, layout.origin[rows], layout.moved[rows])
 
 
-def _smpl(source: Source, topology: Topology) -> Layout:
-    """The mouth's one vertex is the mean of its neighbours; those of a socket lie on the eyeball."""
+def _smpl(source: Source, topology: Topology, slid: dict[int, Row]) -> Layout:
+    """The mouth's one vertex is the mean of its neighbours; those of a socket lie on the eyeball. SMPL has no cut
+    at the wrists; its skin slides there all the same, so that its vertices stay SMPL-X's."""
     used = np.unique(topology.smpl)
     faces = np.searchsorted(used, topology.smpl)
-    rows: list[Row] = [{int(vertex): 1.0} for vertex in used]
+    rows: list[Row] = [slid.get(int(vertex), {int(vertex): 1.0}) for vertex in used]
     for cavity, vertices in topology.membranes.items():
         for vertex in vertices:
             row = int(np.searchsorted(used, vertex))
@@ -144,7 +145,7 @@ def _smpl(source: Source, topology: Topology) -> Layout:
                 eyeball = source.vertices_of(f"eye_front.{cavity[-1]}")
                 aside = source.mean[eyeball] - source.mean[around].mean(0)
                 rows[row] = {int(eyeball[np.argmin((aside[:, :2] ** 2).sum(1))]): 1.0}
-    return Layout(tuple(rows), faces, len(source.template), used, np.zeros(len(used), bool))
+    return Layout(tuple(rows), faces, len(source.template), used, np.isin(used, list(slid)))
 
 
 def _with_pupils(source: Source, topology: Topology) -> dict[str, int]:
