@@ -130,8 +130,10 @@ def _cut(layout: Layout, kept: np.ndarray) -> Layout:
 
 
 def _smpl(source: Source, topology: Topology, slid: dict[int, Row]) -> Layout:
-    """The mouth's one vertex is the mean of its neighbours; those of a socket lie on the eyeball. SMPL has no cut
-    at the wrists; its skin slides there all the same, so that its vertices stay SMPL-X's."""
+    """The mouth's one vertex is the mean of its neighbours; those of a socket lie on the eyeball.
+
+    SMPL has no cut at the wrists; its skin slides there all the same, so that its vertices stay SMPL-X's.
+    """
     used = np.unique(topology.smpl)
     faces = np.searchsorted(used, topology.smpl)
     rows: list[Row] = [slid.get(int(vertex), {int(vertex): 1.0}) for vertex in used]
