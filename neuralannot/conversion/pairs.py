@@ -156,7 +156,6 @@ def make_pair(
     if gender not in GENDERS:
         raise ValueError(f"unknown gender {gender!r}; expected one of {', '.join(GENDERS)}")
     place = folder_of(body_models)
-    gender = "neutral" if place == OPEN_FOLDER.resolve() else gender
     return _pair(source, target, gender, place, None if transfer is None else Path(transfer).resolve())
 
 

@@ -283,11 +283,10 @@ def _mean_difference(side: str, gender: str, folder: Path) -> np.ndarray:
 
 
 def _place(body_models: str | os.PathLike[str] | None, gender: str) -> tuple[Path, str]:
-    """The folder of model files, and whose they are: the open bodies have no gender."""
+    """The folder of model files, and whose they are."""
     if gender not in GENDERS:
         raise ValueError(f"unknown gender {gender!r}; expected one of {', '.join(GENDERS)}")
-    folder = folder_of(body_models)
-    return folder, "neutral" if folder == OPEN_FOLDER.resolve() else gender
+    return folder_of(body_models), gender
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,6 +1,4 @@
-"""Fit the open body's own joint regressors: `neuralannot/body_models/open/regressors.npz`.
-
-    python tools/fit_open_regressors.py [OUT_FILE]
+"""The open body's own joint regressors: `regressors.npz`.
 
 The official regressors belong to the official topology. These give the same data sets' joints on the open
 body. Each joint is DEFINED below as a combination of the posed skeleton's joints and a few landmark vertices;
@@ -19,15 +17,13 @@ middle, its nose inside the face and its head top 5 cm under the crown.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
-from compact_open_models import MODELS, read_npz, write_npz
 
 from neuralannot.joint_sets import JOINT_SETS
+from tools.bake_open_models.packing import FILES, read_npz
 
-OPEN_FOLDER = Path(__file__).resolve().parents[1] / "neuralannot" / "body_models" / "open"
 VERTICES_PER_ROW = 12
 CANDIDATES = 400
 
@@ -174,19 +170,21 @@ def natural_body_poses(rng: np.random.Generator, count: int) -> np.ndarray:
     return pose
 
 
-def natural_hand_poses(rng: np.random.Generator, count: int) -> np.ndarray:
+def natural_hand_poses(rng: np.random.Generator, count: int, folder: Path) -> np.ndarray:
     """Random right-hand poses (count, 15, 3) relative to the mean hand, from the model's own statistics."""
-    hand = read_npz(OPEN_FOLDER / MODELS["mano_right"])
+    hand = read_npz(folder / FILES["mano_right", "neutral"])
     coefficients = hand["hands_coeffs"][rng.integers(len(hand["hands_coeffs"]), size=count)]
     return (coefficients @ hand["hands_components"]).reshape(count, 15, 3) + rng.normal(
         0, 0.08, (count, 15, 3)
     )
 
 
-def pose_model(model_name: str, seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def pose_model(
+    model_name: str, seed: int, count: int, *, folder: Path, gender: str = "neutral"
+) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (count, V, 3) and joints (count, J, 3) in metres of `count` random shapes and natural poses.
 
-    `model_name`: "smpl", "smplx" or "mano" (the right hand); shapes are N(0, 1).
+    `model_name`: "smpl", "smplx" or "mano" (the right hand) of the files below `folder`; shapes are N(0, 1).
     """
     import torch
 
@@ -195,10 +193,10 @@ def pose_model(model_name: str, seed: int, count: int) -> tuple[np.ndarray, np.n
     rng = np.random.default_rng(seed)
     arrays = {"betas": rng.normal(size=(count, 10))}
     if model_name == "mano":
-        model = load_body_model("mano", side="right")
-        arrays["hand_pose"] = natural_hand_poses(rng, count)
+        model = load_body_model("mano", side="right", folder=folder)
+        arrays["hand_pose"] = natural_hand_poses(rng, count, folder)
     else:
-        model = load_body_model(model_name)
+        model = load_body_model(model_name, folder=folder, gender=gender)
         hands = 2 if model_name == "smpl" else 0  # SMPL's two hand joints stay at rest
         arrays["body_pose"] = np.pad(natural_body_poses(rng, count), ((0, 0), (0, hands), (0, 0)))
     tensors = {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
@@ -289,12 +287,15 @@ def fit_joint(vertices: np.ndarray, target: np.ndarray, *, mirror: np.ndarray | 
     return weights
 
 
-def fit_regressor(joint_set: str, model_name: str, vertices: np.ndarray, joints: np.ndarray) -> np.ndarray:
-    """The regressor (K, V) float32 of a joint set, on posed vertices (B, V, 3) and joints (B, J, 3)."""
+def fit_regressor(
+    joint_set: str, model_name: str, vertices: np.ndarray, joints: np.ndarray, template: np.ndarray
+) -> np.ndarray:
+    """The regressor (K, V) float32 of a joint set, on posed vertices (B, V, 3) and joints (B, J, 3);
+    `template` (V, 3) tells which vertices are mirror images."""
     targets = define_targets(joint_set, model_name, vertices, joints)
     if model_name == "mano":
         return np.stack([fit_joint(vertices, target) for target in targets.values()]).astype(np.float32)
-    mirror = mirror_vertices(read_npz(OPEN_FOLDER / MODELS[model_name])["v_template"])
+    mirror = mirror_vertices(template)
     rows = {
         name: fit_joint(vertices, target, mirror=None if name.startswith("left_") else mirror)
         for name, target in targets.items()
@@ -316,31 +317,23 @@ def joint_errors(
     return np.linalg.norm(regressed - np.stack(list(targets.values())), axis=-1)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "out", type=Path, nargs="?", default=OPEN_FOLDER / "regressors.npz", metavar="OUT_FILE"
-    )
-    arguments = parser.parse_args()
+def fit_regressors(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """All regressors for the models below `folder`, and errors (K, 2) in metres, mean and most, on held-out
+    bodies.
 
+    Keys are `<joint set>/<model>`.
+    """
     packed: dict[str, np.ndarray] = {}
+    errors: dict[str, np.ndarray] = {}
     for model_name, joint_sets in MODEL_SETS.items():
-        train, held_out = pose_model(model_name, 1, 300), pose_model(model_name, 2, 200)
+        train, held_out = (pose_model(model_name, s, n, folder=folder) for s, n in ((1, 300), (2, 200)))
+        file = FILES["mano_right" if model_name == "mano" else model_name, "neutral"]
+        template = read_npz(folder / file)["v_template"]
         for joint_set in joint_sets:
-            regressor = fit_regressor(joint_set, model_name, *train)
-            packed[f"{joint_set}/{model_name}"] = regressor
-            errors_mm = joint_errors(regressor, joint_set, model_name, *held_out) * 1000
-            print(f"{joint_set}/{model_name}: error on held-out bodies, mean and max in mm")
-            for name, row, error in zip(JOINT_SETS[joint_set].joints, regressor, errors_mm, strict=True):
-                count = np.count_nonzero(row)
-                print(f"    {name:15s} {error.mean():6.2f} {error.max():6.2f}   {count} vertices")
+            key = f"{joint_set}/{model_name}"
+            packed[key] = fit_regressor(joint_set, model_name, *train, template)
+            apart = joint_errors(packed[key], joint_set, model_name, *held_out)
+            errors[key] = np.stack([apart.mean(1), apart.max(1)], 1)
     # MANO_LEFT mirrors MANO_RIGHT vertex by vertex.
     packed["interhand-21-left/mano"] = packed["interhand-21-right/mano"]
-    write_npz(arguments.out, packed)
-    print(f"{arguments.out}: {arguments.out.stat().st_size / 1e3:.0f} kB")
-
-
-if __name__ == "__main__":
-    main()
+    return packed, errors

@@ -1,0 +1,285 @@
+"""What the files promise. A bake that breaks any of it replaces nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from smplx.vertex_ids import vertex_ids
+
+from tools.bake_open_models.models import Arrays
+from tools.bake_open_models.packing import FILES, MIRROR, Models
+from tools.bake_open_models.trees import TREES
+
+VERTICES = {"smpl": 6890, "smplx": 10475, "mano_right": 778, "mano_left": 778, "flame": 5023}
+FACES = {"smpl": 13776, "smplx": 20938, "mano_right": 1538, "mano_left": 1538, "flame": 9994}
+# Edges that only one triangle has: the cuts at the wrists and at the neck.
+OPEN_EDGES = {"smpl": 0, "smplx": 0, "mano_right": 16, "mano_left": 16, "flame": 42}
+# Metres, of a person of random codes.
+HEIGHTS = {"neutral": (1.67, 0.10), "female": (1.60, 0.10), "male": (1.74, 0.10)}
+_SYMMETRY = 1e-4  # metres: MakeHuman's blend shapes are written to that
+_BODIES = 100
+# Triangles turned over, in the mean over random shapes: of lips and lids, which roll over their edges now and
+# then, and in the folds of the rest of the body.
+_ROLLED, _FOLDED = 5e-4, 1e-5
+_KEYS = {
+    "v_template",
+    "shapedirs",
+    "posedirs",
+    "J_regressor",
+    "weights",
+    "f",
+    "kintree_table",
+    "J",
+    "vt",
+    "ft",
+}
+_LANDMARKS = {"lmk_faces_idx", "lmk_bary_coords", "dynamic_lmk_faces_idx", "dynamic_lmk_bary_coords"}
+_OWN_KEYS = {
+    "smplx": _LANDMARKS | {f"hands_{part}{side}" for part in ("components", "mean") for side in "lr"},
+    "flame": _LANDMARKS,
+    "mano_right": {"hands_components", "hands_mean", "hands_coeffs"},
+    "mano_left": {"hands_components", "hands_mean", "hands_coeffs"},
+}
+
+
+def broken(models: Models, subsets: Mapping[str, np.ndarray]) -> list[str]:
+    """What does not hold, a sentence each; empty where all does."""
+    found: list[str] = []
+    for name in FILES:
+        if name not in models:
+            found.append(f"{FILES[name]} is missing")
+            continue
+        found += [f"{FILES[name]}: {problem}" for problem in broken_model(name[0], name[1], models[name])]
+    if not found:
+        found += _of_subsets(models, subsets)
+        found += _of_genders(models)
+    return found
+
+
+def broken_model(kind: str, gender: str, model: Arrays) -> Iterator[str]:
+    """What does not hold of one file."""
+    problems = list(_of_arrays(kind, model))
+    yield from problems
+    if problems:
+        return
+    yield from _of_weights(model)
+    yield from _of_mesh(kind, model)
+    yield from _of_shapes(kind, gender, model)
+    if not kind.startswith("mano"):
+        yield from _of_symmetry(model)
+    yield from _of_texture(model)
+    if kind in ("smpl", "smplx"):
+        yield from _of_named_vertices(kind, model)
+
+
+def _of_arrays(kind: str, model: Arrays) -> Iterator[str]:
+    count, tree = VERTICES[kind], TREES[kind]
+    joints = len(tree.joints)
+    codes = 20 if kind in ("smplx", "flame") else 10
+    shapes = {
+        "v_template": (count, 3),
+        "shapedirs": (count, 3, codes),
+        "posedirs": (count, 3, 9 * (joints - 1)),
+        "J_regressor": (joints, count),
+        "weights": (count, joints),
+        "f": (FACES[kind], 3),
+        "ft": (FACES[kind], 3),
+        "kintree_table": (2, joints),
+        "J": (joints, 3),
+    }
+    expected = _KEYS | _OWN_KEYS.get(kind, set())
+    if set(model) != expected:
+        yield f"keys must be {sorted(expected)}, got {sorted(model)}"
+        return
+    for key, shape in shapes.items():
+        if model[key].shape != shape:
+            yield f"{key} must be {shape}, got {model[key].shape}"
+    for key, array in model.items():
+        if array.dtype != np.float32 and array.dtype.kind not in "iu":
+            yield f"{key} must be float32 or whole numbers, got {array.dtype}"
+        if not np.isfinite(array).all():
+            yield f"{key} holds values that are not finite"
+    parents = model["kintree_table"][0].astype(np.int64)
+    if not np.array_equal(parents[1:], tree.parents[1:]):
+        yield f"kintree_table must be that of {kind}, got parents {parents.tolist()}"
+
+
+def _of_weights(model: Arrays) -> Iterator[str]:
+    weights, regressor = model["weights"], model["J_regressor"]
+    if weights.min() < 0 or not (weights.sum(1) == 1).all():
+        yield "rows of weights must be >= 0 and sum to 1 exactly"
+    if (weights > 0).sum(1).max() > 4:
+        yield f"a vertex must have at most 4 weights, got {(weights > 0).sum(1).max()}"
+    if regressor.min() < 0 or np.abs(regressor.sum(1, dtype=np.float64) - 1).max() > 1e-6:
+        yield "rows of J_regressor must be >= 0 and sum to 1"
+    apart = np.abs(regressor.astype(np.float64) @ model["v_template"] - model["J"]).max()
+    if apart > 1e-6:
+        yield f"J must be J_regressor times v_template, got {apart * 1000:.4f} mm apart"
+
+
+def _of_mesh(kind: str, model: Arrays) -> Iterator[str]:
+    faces = model["f"].astype(np.int64)
+    if len(np.unique(faces)) != len(model["v_template"]):
+        yield f"{len(model['v_template']) - len(np.unique(faces))} vertices are in no face"
+    directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    if len(np.unique(directed, axis=0)) != len(directed):
+        yield "two faces run along an edge in the same direction: the mesh is no manifold, or not oriented"
+    _, counts = np.unique(np.sort(directed, axis=1), axis=0, return_counts=True)
+    if counts.max() > 2:
+        yield f"{(counts > 2).sum()} edges have more than two faces"
+    if (counts == 1).sum() != OPEN_EDGES[kind]:
+        yield f"{OPEN_EDGES[kind]} edges must be open, got {(counts == 1).sum()}"
+
+
+def double_areas(places: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(..., F, 3) normals as long as twice the triangle's area, of places (..., V, 3)."""
+    a, b, c = (places[..., faces[:, k], :] for k in range(3))
+    return np.cross(b - a, c - a)
+
+
+def shape_samples(model: Arrays, count: int = _BODIES) -> np.ndarray:
+    """(count, V, 3): the model at rest with random codes, N(0, 1), expressions left out."""
+    codes = np.random.default_rng(0).normal(size=(count, 10))
+    moved = np.tensordot(codes, model["shapedirs"][:, :, :10].astype(np.float64), axes=(1, 2))
+    return model["v_template"] + moved
+
+
+def _of_shapes(kind: str, gender: str, model: Arrays) -> Iterator[str]:
+    faces = model["f"].astype(np.int64)
+    bodies = shape_samples(model)
+    rest = double_areas(model["v_template"].astype(np.float64), faces)
+    if np.linalg.norm(rest, axis=1).min() < 1e-9:
+        yield f"{(np.linalg.norm(rest, axis=1) < 1e-9).sum()} triangles have no area"
+    turned = np.array([(double_areas(body, faces) * rest).sum(1) <= 0 for body in bodies])
+    if not kind.startswith("mano"):
+        face = [
+            TREES[kind].joints.index(name) for name in ("head", "neck", "jaw") if name in TREES[kind].joints
+        ]
+        in_face = (model["weights"][:, face].sum(1) > 0.9)[faces].all(1)
+        if turned[:, in_face].sum(1).mean() > _ROLLED * len(faces):
+            yield f"{turned[:, in_face].sum()} triangles of lips and lids are turned over in {_BODIES} shapes"
+        turned = turned[:, ~in_face]
+    if turned.mean() > (0 if kind.startswith("mano") else _FOLDED):
+        yield f"{turned.sum()} triangles are turned over in {_BODIES} random shapes"
+    if kind in ("smpl", "smplx"):
+        heights = np.ptp(bodies[..., 1], axis=1)
+        mean, deviation = HEIGHTS[gender]
+        if abs(heights.mean() - mean) > 0.03 or abs(heights.std() - deviation) > 0.03:
+            yield (
+                f"heights must be {mean} +- {deviation} m, got {heights.mean():.3f} +- {heights.std():.3f}"
+            )
+
+
+def mirror_partners(template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each vertex's mirror image under x -> -x, (V,), and how far it is from it, metres."""
+    from scipy.spatial import cKDTree
+
+    distance, partner = cKDTree(template).query(template * MIRROR)
+    return partner, distance
+
+
+def _of_symmetry(model: Arrays) -> Iterator[str]:
+    template = model["v_template"].astype(np.float64)
+    partner, distance = mirror_partners(template)
+    if distance.max() > _SYMMETRY or not np.array_equal(partner[partner], np.arange(len(template))):
+        yield f"v_template must be symmetric within {_SYMMETRY * 1e6:.0f} um, got {distance.max() * 1e6:.1f}"
+        return
+    faces = model["f"].astype(np.int64)
+    if not np.array_equal(oriented(partner[faces][:, ::-1]), oriented(faces)):
+        yield "faces must mirror each other"
+
+
+def oriented(faces: np.ndarray) -> np.ndarray:
+    """(F, 3) the same for all ways to write the same triangles, turned the same way round."""
+    faces = faces.astype(np.int64)
+    start = faces.argmin(1)[:, None]
+    rolled = np.take_along_axis(faces, (start + np.arange(3)) % 3, axis=1)
+    return rolled[np.lexsort(rolled.T[::-1])]
+
+
+# Of the left side: the joint that moves a named vertex (SMPL-X's, SMPL's), and the direction in which it lies
+# outermost of all that this joint moves; eyes are looked for in front.
+_NAMED: Mapping[str, tuple[str, str, tuple[float, float, float]]] = {
+    "nose": ("head", "head", (0, 0, 1)),
+    "lear": ("head", "head", (1, 0, 0)),
+    "leye": ("L_eye", "head", (0, 0, 1)),
+    "lthumb": ("L_thumb3", "L_hand", (0.2, 0, 0.98)),
+    "lindex": ("L_index3", "L_hand", (0.9, 0, 0.44)),
+    "lmiddle": ("L_middle3", "L_hand", (1, 0, 0.1)),
+    "lring": ("L_ring3", "L_hand", (0.97, 0, -0.25)),
+    "lpinky": ("L_pinky3", "L_hand", (0.5, 0, -0.87)),
+    "LBigToe": ("L_foot", "L_foot", (-0.2, 0, 0.8)),
+    "LSmallToe": ("L_foot", "L_foot", (0.8, 0, 0.2)),
+    "LHeel": ("L_ankle", "L_ankle", (0, 0, -1)),
+}
+_OUTERMOST = 0.012  # metres
+
+
+def _of_named_vertices(kind: str, model: Arrays) -> Iterator[str]:
+    """The vertices that smplx names are the outermost of their parts."""
+    ids = vertex_ids["smplh" if kind == "smpl" else "smplx"]
+    template, joints = model["v_template"].astype(np.float64), TREES[kind].joints
+    for left, (of_smplx, of_smpl, direction) in _NAMED.items():
+        joint = of_smplx if kind == "smplx" else of_smpl
+        for name, mirror in ((left, 1.0), (left.replace("l", "r", 1).replace("L", "R", 1), -1.0)):
+            if name not in ids:  # the middle has no right side
+                continue
+            number = joints.index(joint.replace("L_", "R_") if mirror < 0 else joint)
+            moved = np.flatnonzero(model["weights"][:, number] > 0.5)
+            place, others = template[ids[name]], template[moved]
+            others = others[others[:, 0] * mirror > -1e-6]
+            if left == "leye":  # the nose is farther out than the eyes
+                others = others[np.linalg.norm(others[:, :2] - place[:2], axis=1) < 0.01]
+            along = np.array(direction) * [mirror, 1, 1]
+            gap = (others @ along).max() - place @ along
+            if ids[name] not in moved or place[0] * mirror < -1e-6 or gap > _OUTERMOST:
+                yield (
+                    f"vertex {ids[name]}, {name}, must be the outermost one that {joints[number]} moves; "
+                    f"it lies at {place.round(3).tolist()}, others {gap * 1000:.0f} mm farther out"
+                )
+
+
+def _of_texture(model: Arrays) -> Iterator[str]:
+    uv, faces = model["vt"], model["ft"].astype(np.int64)
+    if uv.ndim != 2 or uv.shape[1] != 2 or uv.min() < 0 or uv.max() > 1:
+        yield f"vt must be (T, 2) in 0..1, got {uv.shape} in {uv.min():.3f}..{uv.max():.3f}"
+        return
+    if faces.min() < 0 or faces.max() >= len(uv):
+        yield f"ft must lie in 0..{len(uv) - 1}, got {faces.min()}..{faces.max()}"
+
+
+def _of_subsets(models: Models, subsets: Mapping[str, np.ndarray]) -> Iterator[str]:
+    pairs = [("flame", gender) for _, gender in FILES if _ == "flame"]
+    pairs += [("mano_left", "neutral"), ("mano_right", "neutral")]
+    for kind, gender in pairs:
+        part, body = models[kind, gender], models["smplx", gender]
+        rows = subsets[f"smplx_{kind}"]
+        if len(np.unique(rows)) != len(rows) or len(rows) != VERTICES[kind]:
+            yield f"smplx_{kind} must name {VERTICES[kind]} different vertices"
+            continue
+        offset = body["v_template"][rows] - part["v_template"]
+        if not (offset == offset[0]).all():
+            yield f"{FILES[kind, gender]} must be a subset of SMPL-X, bit for bit"
+        place = np.full(VERTICES["smplx"], -1)
+        place[rows] = np.arange(len(rows))
+        inside = place[body["f"].astype(np.int64)]
+        if not np.array_equal(oriented(inside[(inside >= 0).all(1)]), oriented(part["f"])):
+            yield f"{FILES[kind, gender]} must have SMPL-X's faces"
+        if kind == "flame" and not np.array_equal(
+            body["shapedirs"][rows][..., 10:], part["shapedirs"][..., 10:]
+        ):
+            yield f"{FILES[kind, gender]} must have SMPL-X's expressions"
+    right, left = models["mano_right", "neutral"], models["mano_left", "neutral"]
+    for key in ("v_template", "shapedirs"):
+        mirror = MIRROR if key == "v_template" else MIRROR[:, None]
+        if not np.array_equal(left[key], right[key] * mirror):
+            yield f"{key} of the left hand must mirror the right one's, bit for bit"
+
+
+def _of_genders(models: Models) -> Iterator[str]:
+    """Bodies of all genders share all that is not shape."""
+    for (kind, gender), model in models.items():
+        for key in ("f", "ft", "vt", "weights", "kintree_table", "posedirs"):
+            if not np.array_equal(model[key], models[kind, "neutral"][key]):
+                yield f"{FILES[kind, gender]}: {key} must be the neutral body's"
