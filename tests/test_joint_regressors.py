@@ -86,7 +86,7 @@ def test_files(smpl, tmp_path):
         with pytest.raises(ValueError, match=rf"must be \(K, 6890\), got \({count}, 778\)"):
             joint_regressor(str(path), smpl)
     np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="mine.npy"):
+    with pytest.raises(ValueError, match=r"mine\.npy"):
         joint_regressor(path, smpl)
 
 
