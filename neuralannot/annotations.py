@@ -90,7 +90,9 @@ def _open_coco(path: Path) -> Any:
             ann.setdefault("category_id", 0)  # pycocotools wants it where there are categories
         with contextlib.redirect_stdout(io.StringIO()):
             coco.createIndex()
-    except (ValueError, AssertionError, KeyError, TypeError, AttributeError) as error:
+    except KeyError as error:
+        raise ValueError(f"{path}: not a COCO-format annotation file: an entry has no {error}") from None
+    except (ValueError, AssertionError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a COCO-format annotation file: {error}") from None
     return coco
 

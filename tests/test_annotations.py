@@ -295,6 +295,10 @@ def test_annotations_without_what_is_asked(tmp_path, load):
             r"annotation \d+: 1 keypoints; those before",
         ),
         (lambda c: c["images"][0].pop("file_name"), r"image 70\d\d: no 'file_name'"),
+        (
+            lambda c: c["annotations"][0].pop("image_id"),
+            r"not a COCO-format annotation file: an entry has no 'image_id'",
+        ),
     ],
 )
 def test_bad_annotations_are_named(change, message, tmp_path):
@@ -349,6 +353,20 @@ def test_insta_variety_s_database_is_not_run(tmp_path, released):
     joblib.dump({"ann_id": np.arange(3), "file_name": np.array(["a"])}, written.annotations)
     with pytest.raises(ValueError, match=r"not InstaVariety's database: no img_shape, bbox"):
         load_pseudo_gt(written.path)
+    whole = {
+        "ann_id": np.arange(3),
+        "file_name": np.array(["a"] * 3),
+        "img_shape": np.ones((3, 2)),
+        "bbox": np.ones((3, 4)),
+    }
+    for change, message in (
+        ({"file_name": np.array(["a"])}, "columns of different lengths: 3 ids, 1 file names"),
+        ({"bbox": np.ones((3, 5))}, "not InstaVariety's database: cannot reshape"),
+        ({"ann_id": np.array(["one"] * 3)}, "not InstaVariety's database: invalid literal"),
+    ):
+        joblib.dump(whole | change, written.annotations)
+        with pytest.raises(ValueError, match=message):
+            load_pseudo_gt(written.path)
 
 
 @pytest.mark.filterwarnings("ignore:no official body models")

@@ -422,6 +422,9 @@ def test_smplh_files_are_read(official, tmp_path):
         ("weights", data.weights[:, :24], r"weights must be \(6890, 52\)"),
         ("hands_meanl", None, "has no 'hands_meanl'"),
         ("kintree_table", kintree[:, ::-1], "parent before the joint"),
+        ("f", data.faces + 1, r"f must lie in 0..6889"),
+        ("shapedirs", data.shapedirs[..., :8], "shapedirs must have at least 10 columns, got 8"),
+        ("v_template", data.v_template * np.nan, "v_template must hold finite numbers"),
     ):
         wrong = {name: array for name, array in arrays.items() if name != key or value is not None}
         if value is not None:

@@ -440,6 +440,10 @@ def test_what_amass_cannot_hold(walk, photograph, load, tmp_path):
         write_amass(load("mpi-inf-3dhp-smpl"), tmp_path)
     with pytest.raises(ValueError, match=r"turn SMPL's hand joints.*--leave-out hand-joints"):
         write_amass(load("human36m-smpl"), tmp_path)
+    with pytest.raises(ValueError, match="frames a second are needed: got -1"):
+        write_amass(walk, tmp_path, fps=-1)
+    with pytest.raises(ValueError, match="shape must be 'same' or 'mean', got 'each'"):
+        write_amass(walk, tmp_path, shape="each")
     with pytest.raises(ValueError, match="holds SMPL and SMPL-X parameters, these are MANO's"):
         write_amass(load("interhand26m-mano"), tmp_path)
     assert not list(tmp_path.iterdir())

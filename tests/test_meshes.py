@@ -11,6 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from neuralannot import load_pseudo_gt
+from neuralannot.demo import SAMPLE
+from neuralannot.exports import export_meshes
 from neuralannot.meshes import save_mesh, save_meshes, to_trimesh
 
 SPHERE = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
@@ -164,3 +167,14 @@ def test_wrong_names_and_lengths_are_named_and_nothing_is_written(tmp_path, name
     with pytest.raises(ValueError, match=message):
         save_meshes(tmp_path / "new", names, [VERTICES] * bodies, FACES, **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:no official body models")
+def test_every_mesh_of_an_export_has_a_file_of_its_own(tmp_path):
+    gt = load_pseudo_gt(SAMPLE / "mscoco" / "MSCOCO_train_SMPL_NeuralAnnot.json", cache=False)
+    with pytest.raises(ValueError, match="unknown mesh format 'stl'; expected one of obj, ply, glb"):
+        export_meshes(gt, tmp_path / "out", suffix="stl")
+    with pytest.raises(ValueError, match="1: asked for more than once; every mesh has a file of its own"):
+        export_meshes(gt.rows([0, 0]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert export_meshes(gt[:0], tmp_path / "out") == []
