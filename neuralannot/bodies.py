@@ -285,13 +285,13 @@ def _model_on(
 def model_on(
     model: str, folder: str | os.PathLike[str] | None, gender: str, side: str | None, device: str = "cpu"
 ) -> BodyModel:
-    """The body model on a device, kept while its file stays. MANO and the open body have no gender."""
+    """The body model on a device, kept while its file stays. MANO has no gender."""
     from neuralannot.body_models.model import FOLDER_VARIABLE, file_stamp
 
     folder = folder or os.environ.get(FOLDER_VARIABLE)
-    if folder is None:
-        return _model_on(model, None, "neutral", side, device, None)
     gender = "neutral" if model == "mano" else gender
+    if folder is None:
+        return _model_on(model, None, gender, side, device, None)
     place = str(Path(folder).resolve())
     return _model_on(model, place, gender, side, device, file_stamp(place, model, gender, side))
 

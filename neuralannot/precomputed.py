@@ -141,7 +141,7 @@ def _content(table: Table) -> str:
 def _model_stamps(gt: PseudoGT, folder: str | os.PathLike[str] | None) -> list[str]:
     """What says that the files of the body models that the rows need are the same."""
     genders = ["neutral"]
-    if folder is not None and gt.model != "mano":
+    if gt.model != "mano":
         genders = [GENDERS[code] for code in np.unique(gt.view.column("gender"))]
     sides: Sequence[str | None] = (None,)
     if gt.model == "mano":

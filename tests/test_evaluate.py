@@ -238,7 +238,7 @@ def test_3dpw_has_its_own_truth(run, tmp_path) -> None:
     n = len(truth)
     shifted = {**truth.parameters, "transl": truth.parameters["transl"] + np.float32([0.03, 0, 0.04])}
     camera = {"focal": np.full((n, 2), 1960.0), "princpt": np.full((n, 2), 500.0)}
-    gt = pseudo_gt_of("mpii-smpl", shifted, ids=truth.ids, **camera)
+    gt = pseudo_gt_of("mpii-smpl", shifted, ids=truth.ids, gender=truth.gender, **camera)
     fits = save_release(gt, tmp_path / "fits", name="mine.json")
     given = (
         "evaluate",

@@ -383,8 +383,8 @@ def test_3dpw(tmp_path, world):
 
     content = write_3dpw(tmp_path, world=world)
     samples = read_samples("3DPW", tmp_path, model="smplx", split="test")
-    model = load_body_model("smpl")
     for row, ann in enumerate(content["annotations"][:3]):
+        model = load_body_model("smpl", gender=("male", "female", "neutral")[row])
         pose = torch.tensor(ann["smpl_param"]["pose"]).reshape(1, 24, 3)
         out = model(
             global_orient=pose[:, 0],

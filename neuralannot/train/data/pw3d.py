@@ -47,7 +47,7 @@ class Truth:
     def joints(self, *, body_models: str | os.PathLike[str] | None = None) -> np.ndarray:
         """(N, 24, 3) metres in camera space: SMPL's joints of each row's own gender.
 
-        Without official files the open body poses them, which has no genders and shape codes of its own.
+        Without official files the open body poses them, which has shape codes of its own.
         """
         import torch
 
