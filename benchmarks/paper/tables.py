@@ -293,8 +293,10 @@ def _spread(some: Sequence[Measured], name: str) -> str:
     values = [getattr(one, name) for one in some]
     if any(math.isnan(v) for v in values):
         return NOTHING
-    text = f"{statistics.fmean(values):.1f}"
-    return text if len(values) == 1 else f"{text} ±{(max(values) - min(values)) / 2:.1f}"
+    mean = statistics.fmean(values)
+    digits = 1 if mean >= 1 else 2
+    text = f"{mean:.{digits}f}"
+    return text if len(values) == 1 else f"{text} ±{(max(values) - min(values)) / 2:.{digits}f}"
 
 
 def named(numbers: Sequence[int]) -> list[Comparison]:
