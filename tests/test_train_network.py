@@ -249,10 +249,10 @@ def true_ones(count: int = 3):
 def test_the_truth_has_no_loss_and_a_shift_of_the_whole_body_none_in_3d():
     out, targets = true_ones()
     losses = the_losses(out, targets, {"joints_2d", "joints_3d"})
-    assert losses["joints_3d"].max() < 1e-6
+    assert losses["joints_3d"].max() < 3e-6  # float32 some metres away is no finer than half a micrometre
     assert losses["joints_2d"].max() < 1e-6
     losses = the_losses(out | {"root": out["root"] + 0.1}, targets, {"joints_2d", "joints_3d"})
-    assert losses["joints_3d"].max() < 1e-6
+    assert losses["joints_3d"].max() < 3e-6
     assert losses["joints_2d"].min() > 1e-3
 
 
