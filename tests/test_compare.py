@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from own_sample import SAMPLE
 
 from neuralannot import PseudoGT, load_pseudo_gt
 from neuralannot.cli import main
-from neuralannot.demo import SAMPLE
 from neuralannot.train.evaluation import compare, evaluate
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")

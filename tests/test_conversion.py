@@ -13,6 +13,7 @@ import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from own_sample import SAMPLE
 from scipy.spatial.transform import Rotation
 
 from neuralannot import load_body_model, load_pseudo_gt
@@ -28,7 +29,6 @@ from neuralannot.conversion import (
 )
 from neuralannot.conversion.correspondence import nearest_on_surface, read_transfer
 from neuralannot.conversion.pairs import correspondence_of, make_pair
-from neuralannot.demo import SAMPLE
 from neuralannot.metrics import mpvpe
 from neuralannot.synthetic import motions
 

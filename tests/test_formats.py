@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from foreign_readers import Bedlam, Hmr2, HumanData, Spin, flat_handed, posed, smpl_posed
+from own_sample import SAMPLE
 from scipy.spatial.transform import Rotation
 from smplx_layers import open_layer
 
 from neuralannot import JOINT_SETS, PseudoGT, load_pseudo_gt
-from neuralannot.demo import SAMPLE
 from neuralannot.formats import write_amass, write_bedlam, write_hmr, write_hmr2, write_humandata
 from neuralannot.formats.keypoint_orders import places, reordered
 from neuralannot.safe_pickle import load_npz

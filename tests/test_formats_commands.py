@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 from foreign_readers import Spin
+from own_sample import SAMPLE
 from training_runs import studio
 
 from neuralannot import load_pseudo_gt
 from neuralannot.cli import main
-from neuralannot.demo import SAMPLE
 from neuralannot.formats import __all__ as names
 from neuralannot.formats import write_hmr
 from neuralannot.formats.commands import FORMATS

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from own_sample import SAMPLE
 
 from neuralannot import PseudoGT, load_pseudo_gt
-from neuralannot.demo import SAMPLE
 from neuralannot.formats import write_coco, write_parquet, write_shards
 from neuralannot.formats.shards import INDEX
 from neuralannot.parameters import human_model

@@ -362,3 +362,25 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
         save_checkpoint(found, path)
     assert path.read_bytes() == before
     assert {p.name for p in tmp_path.glob("*.tmp")} == set()
+
+
+def test_checkpoints_of_other_versions_are_named(tmp_path):
+    path = tmp_path / "other.pt"
+    torch.save({"format": "neuralannot-checkpoint", "version": 1}, path)
+    with pytest.raises(ValueError, match=r"other.pt: written as version 1; expected \d"):
+        load_checkpoint(path)
+    fit(a_run(max_steps=1), tmp_path / "run")
+    whole = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    for change, message in (
+        ({"config": whole["config"] | {"headwidth": 3}}, "of another version of the program: .*headwidth"),
+        ({"spec": whole["spec"] | {"depth": 3}}, "of another version of the program: .*depth"),
+    ):
+        torch.save(whole | change, path)
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize("entry", ["coco-17.npy", "coco-17=", "=coco-17.npy"])
+def test_a_joint_regressor_is_a_joint_set_and_a_file(entry, tmp_path):
+    with pytest.raises(ValueError, match=rf"joint_regressor must be JOINT_SET=FILE.npy, got '{entry}'"):
+        fit(a_run(joint_regressor=[entry]), tmp_path)

@@ -295,8 +295,8 @@ def surroundings(config: TrainConfig, network: Annotator, body: BodyModel) -> di
 def _regressors(config: TrainConfig) -> dict[str, str]:
     given = {}
     for entry in config.joint_regressor:
-        name, separator, path = entry.partition("=")
-        if not separator or not path:
+        name, _, path = entry.partition("=")
+        if not (name and path):
             raise ValueError(f"joint_regressor must be JOINT_SET=FILE.npy, got {entry!r}")
         given[name] = path
     return given
