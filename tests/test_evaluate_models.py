@@ -267,7 +267,8 @@ def smplx_of_3dpw(tmp_path: Path) -> tuple[Any, ...]:
     n = len(truth)
     shifted = {**truth.parameters, "transl": truth.parameters["transl"] + np.float32([0.03, 0, 0.04])}
     camera = {"focal": np.full((n, 2), 1960.0), "princpt": np.full((n, 2), 500.0)}
-    gt = convert(pseudo_gt_of("mpii-smpl", shifted, ids=truth.ids, **camera), to="smplx").gt
+    of_their_gender = pseudo_gt_of("mpii-smpl", shifted, ids=truth.ids, gender=truth.gender, **camera)
+    gt = convert(of_their_gender, to="smplx").gt
     fits = save_release(gt, tmp_path / "fits", name="mine.json")
     given = ("evaluate", *fits, "--release", "mpii-smplx", "--no-annotations", "--split", "test")
     return (*given, "--data-set", "3dpw", "--data", tmp_path)
