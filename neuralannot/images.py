@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from neuralannot.atomic import whole_file
 
-__all__ = ["is_cut_short", "read_image", "write_image"]
+__all__ = ["is_cut_short", "leads_out", "read_image", "write_image"]
 
 _JPEG_QUALITY = 95
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 # A marker that is none of those within a scan's data: FF 00 is a byte of it, FF D0 to FF D7 begin it anew.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
+
+
+def leads_out(path: str) -> bool:
+    """Whether an image path of an annotation file leads out of the image folder that it is below.
+
+    What is made to be handed on shows no files that its maker did not mean: absolute paths, `..`, NUL.
+    """
+    parts = PurePosixPath(path.replace("\\", "/"))
+    return parts.is_absolute() or ".." in parts.parts or "\0" in path
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:

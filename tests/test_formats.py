@@ -160,7 +160,8 @@ def test_bodies_that_were_not_fitted_have_no_smpl(walk, tmp_path):
     assert (HumanData(write_humandata(some, tmp_path / "c.npz"))["has_smpl"] == valid).all()
     with pytest.raises(ValueError, match="no fitted body"):
         write_bedlam(some, tmp_path / "d.npz")
-    read = Bedlam(write_bedlam(some, tmp_path / "d.npz", drop_incomplete=True))
+    with pytest.warns(UserWarning, match=f"{(~valid).sum()} rows have no fitted body; left out"):
+        read = Bedlam(write_bedlam(some, tmp_path / "d.npz", drop_incomplete=True))
     assert (read.data["annotation_id"] == some.ids[valid]).all()
 
 

@@ -17,6 +17,7 @@ from neuralannot.formats import write_coco, write_parquet, write_shards
 from neuralannot.formats.shards import INDEX
 from neuralannot.parameters import human_model
 from neuralannot.readers import read_fits
+from neuralannot.train.evaluation.overlays import picture_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 
@@ -73,8 +74,9 @@ def test_pycocotools_reads_the_parameters(name, tmp_path, load, capsys):
             expected = np.concatenate([moved.params[p][row].reshape(-1) for p in field.parameters])
             found = np.array(leaf.get(field.name, np.zeros(len(expected))), np.float32)
             assert (found == expected).all(), field.name
-        if gt.side is None:  # both hands of an annotation share the first's camera
-            assert np.allclose(ann["cam_param"]["focal"], gt.camera.focal[row])
+        seen_by = ann["cam_param"] if gt.side is None else ann["cam_param"][str(gt.side[row])]
+        assert np.allclose(seen_by["focal"], gt.camera.focal[row])
+        assert np.allclose(seen_by["princpt"], gt.camera.princpt[row])
         if "bbox" in ann and gt.side is None and gt.model != "flame":
             assert np.allclose(ann["bbox"], boxes[row])
         if "keypoints" in ann:
@@ -249,6 +251,29 @@ def test_images_that_are_missing_are_counted_or_left_out(tmp_path, load):
         paths = write_shards(gt, tmp_path / "a", images=images, drop_incomplete=True)
     with tarfile.open(paths[0]) as tar:
         assert len([n for n in tar.getnames() if n.endswith(".json")]) == 1
+
+
+def outside(tmp_path, name):
+    """The photograph's people, said to be in an image beside the folder of images; that folder."""
+    images = tmp_path / "images"
+    shutil.copytree(PHOTOGRAPH, images, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copy(PHOTOGRAPH / "train2017/astronaut.png", tmp_path / "secret.png")
+    notes = images / "person_keypoints_train2017.json"
+    content = json.loads(notes.read_text())
+    for image in content["images"]:
+        image["file_name"] = name.format(str(tmp_path).strip("/"))
+    notes.write_text(json.dumps(content))
+    return load_pseudo_gt(images / "MSCOCO_train_SMPL_NeuralAnnot.json"), images
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/{}/secret.png", "train2017/../../secret.png"])
+def test_no_file_outside_the_image_folder_is_handed_on(tmp_path, name):
+    gt, images = outside(tmp_path, name)
+    with pytest.raises(ValueError, match="leads out of the image folder"):
+        write_shards(gt, tmp_path / "shards", images=images)
+    picture = picture_of(gt, str(gt.image_path[0]), images)
+    assert picture.pixels is None
+    assert "leads out of the image folder" in picture.problem
 
 
 def test_shards_are_no_larger_than_asked(tmp_path, walk):

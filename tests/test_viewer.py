@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import shutil
@@ -17,11 +18,14 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+import viser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import FILE_NAMES, Written
 from processes import Process
 from scipy.spatial.transform import Rotation
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from neuralannot import PseudoGT, cli, load_pseudo_gt
 from neuralannot.cameras import Camera
@@ -35,7 +39,7 @@ from neuralannot.viewer.photos import Drawn, Photo, Photos, overlay
 from neuralannot.viewer.planes import eye_through, frustum, into_camera, turned_beside
 from neuralannot.viewer.posing import Posing
 from neuralannot.viewer.scene import coloured_glb
-from neuralannot.viewer.server import is_loopback
+from neuralannot.viewer.server import LOOPBACK, close_server, is_loopback, open_server
 from neuralannot.viewer.shots import Shots
 from neuralannot.viewer.source import Source
 from neuralannot.viewer.things import Mesh
@@ -686,3 +690,34 @@ def test_importing_the_viewer_does_not_pay_for_viser() -> None:
         "assert 'viser' not in sys.modules"
     )
     assert Process("-c", code).ended().returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_let_in"),
+    [
+        (None, True),  # a program
+        ("http://127.0.0.1:8080", True),
+        ("http://localhost:9000", True),
+        ("https://example.org", False),
+        ("http://127.0.0.1.example.org", False),
+        ("null", False),  # a file, or a frame that is fenced in
+    ],
+)
+def test_pages_of_other_sites_are_not_let_in(origin, is_let_in) -> None:
+    """A browser lets any page connect to loopback; the server must look where it comes from."""
+    server = open_server(LOOPBACK, 0)
+    try:
+        client = functools.partial(
+            connect,
+            f"ws://{LOOPBACK}:{server.get_port()}",
+            origin=origin,
+            subprotocols=[f"viser-v{viser.__version__}"],
+        )
+        if is_let_in:
+            with client() as connection:
+                assert connection.recv(timeout=10)
+        else:
+            with pytest.raises(InvalidStatus, match="403"):
+                client()
+    finally:
+        close_server(server)

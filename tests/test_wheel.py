@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = "bench,download,parquet,train,test"
+EXTRAS = "bench,docs,download,parquet,train,test,view"
 
 pytestmark = pytest.mark.slow
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 
@@ -46,13 +47,16 @@ def write_bedlam(
     target = "BEDLAM's npz"
     require_model(gt, ("smplx", "smpl"), target)
     gt = without_expression(gt, target, leave_out)
-    if drop_incomplete:
-        gt = gt.rows(body_valid(gt))
-    elif not body_valid(gt).all():
-        raise ValueError(
-            f"{gt.release}: {int((~body_valid(gt)).sum())} rows have no fitted body, which {target} cannot "
-            "mark; leave them out with --drop-incomplete (drop_incomplete=True)"
-        )
+    fitted = body_valid(gt)
+    if not fitted.all():
+        said = f"{gt.release}: {int((~fitted).sum())} rows have no fitted body"
+        if not drop_incomplete:
+            raise ValueError(
+                f"{said}, which {target} cannot mark; leave them out with --drop-incomplete "
+                "(drop_incomplete=True)"
+            )
+        warnings.warn(f"{said}; left out", stacklevel=2)
+        gt = gt.rows(fitted)
     moved, box = pictured(gt, target, body_models=body_models, drop_incomplete=drop_incomplete)
     own = gt.rows(gt.rows_of(moved.ids)) if len(moved) != len(gt) else gt
     R, t = _extrinsics(own)

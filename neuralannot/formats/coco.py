@@ -41,9 +41,10 @@ def write_coco(
 
     Beside COCO's fields each annotation has `smpl_param`, `smplx_param`, `mano_param` (`right`, `left`) or
     `flame_param`, in the released files' spelling and in camera space, and `cam_param` (`focal`, `princpt`
-    px): `neuralannot`'s leaf. Nine digits, which give the same float32. `keypoints` as annotated, invisible
-    ones 0; COCO-WholeBody's lists where the annotations are its; `righthand_box`, `lefthand_box`, `face_box`
-    with `_valid` for hands and faces; `body_valid` false where no body was fitted. Images count from 1.
+    px; of MANO `right` and `left` too, whose cameras differ): `neuralannot`'s leaf. Nine digits, which give
+    the same float32. `keypoints` as annotated, invisible ones 0; COCO-WholeBody's lists where the annotations
+    are its; `righthand_box`, `lefthand_box`, `face_box` with `_valid` for hands and faces; `body_valid` false
+    where no body was fitted. Images count from 1.
 
     Raises ValueError for rows without an image, and bodies without a box (see `drop_incomplete`).
     """
@@ -106,7 +107,7 @@ def _annotations(
     for row, leaf in zip(order.tolist(), leaves, strict=True):
         if entry and entry["id"] == int(ids[row]):  # the other hand
             assert sides is not None
-            _add_hand(entry, str(sides[row]), leaf, boxes[row])
+            _add_hand(entry, str(sides[row]), leaf, camera_leaf(camera, row), boxes[row])
             continue
         if entry:
             yield entry
@@ -119,12 +120,13 @@ def _annotations(
             entry |= _keypoint_lists(keypoints[row])
         if body is not None and not body[row]:
             entry["body_valid"] = False
-        entry["cam_param"] = camera_leaf(camera, row)
+        seen_by = camera_leaf(camera, row)
+        entry["cam_param"] = seen_by
         if sides is not None:
-            entry["mano_param"] = dict.fromkeys(SIDES)
+            entry |= {"mano_param": dict.fromkeys(SIDES), "cam_param": dict.fromkeys(SIDES)}
             for side in SIDES:
                 entry |= _part_box(f"{side}hand", np.full(4, np.nan))
-            _add_hand(entry, str(sides[row]), leaf, boxes[row])
+            _add_hand(entry, str(sides[row]), leaf, seen_by, boxes[row])
             continue
         entry[f"{gt.model}_param"] = leaf
         if gt.model == "flame":
@@ -139,8 +141,10 @@ def _part_box(part: str, box: np.ndarray) -> dict[str, Any]:
     return {f"{part}_box": _numbers(box if there else np.zeros(4)), f"{part}_valid": there}
 
 
-def _add_hand(entry: dict[str, Any], side: str, leaf: dict[str, Any], box: np.ndarray) -> None:
-    entry["mano_param"][side] = leaf
+def _add_hand(
+    entry: dict[str, Any], side: str, leaf: dict[str, Any], camera: dict[str, Any], box: np.ndarray
+) -> None:
+    entry["mano_param"][side], entry["cam_param"][side] = leaf, camera
     entry |= _part_box(f"{side}hand", box)
 
 

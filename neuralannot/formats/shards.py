@@ -17,6 +17,7 @@ import numpy as np
 
 from neuralannot.atomic import whole_file
 from neuralannot.formats.everything import all_columns
+from neuralannot.images import leads_out
 from neuralannot.pseudo_gt import PseudoGT
 
 __all__ = ["INDEX", "write_shards"]
@@ -169,6 +170,8 @@ def _samples(
 def _image(images: str | os.PathLike[str] | None, name: str) -> Path | None:
     if images is None or not name:
         return None
+    if leads_out(name):
+        raise ValueError(f"{name}: leads out of the image folder {images}; shards hold what is below it")
     path = Path(images) / name
     if not path.is_file():
         return None

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from neuralannot.images import leads_out
 from neuralannot.pseudo_gt import PseudoGT
 
 __all__ = ["ImageFiles", "image_files"]
@@ -72,7 +73,7 @@ def _found(folder: Path, paths: np.ndarray) -> Iterator[bool]:
     listed, names = None, frozenset[str]()
     for encoded in paths.tolist():
         path = PurePosixPath(encoded.decode())
-        if not encoded or path.is_absolute() or ".." in path.parts or "\0" in str(path):
+        if not encoded or leads_out(str(path)):
             yield False
             continue
         if path.parent != listed:

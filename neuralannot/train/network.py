@@ -24,7 +24,7 @@ from neuralannot.train.rotations import (
     rotation6d_to_matrix,
 )
 
-# The virtual camera of the crops (release, issue 14): focal length and side, in the crop's own pixels.
+# The virtual camera of the crops (the authors' word): focal length and side, in the crop's own pixels.
 FOCAL, CROP = 5000.0, 256.0
 
 # The parameter that holds the pose, how many of its rotations are predicted, and how many stay zero.

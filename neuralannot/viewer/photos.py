@@ -6,12 +6,12 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from neuralannot.cameras import Camera
-from neuralannot.images import read_image
+from neuralannot.images import leads_out, read_image
 
 __all__ = ["Drawn", "Photo", "Photos", "overlay"]
 
@@ -91,8 +91,7 @@ class Photos:
             return without("no image is known for this row: load the file joined with annotations")
         if self._folder is None:
             return without(f"{path}: no image folder was given (--images)")
-        relative = PurePosixPath(path)
-        if relative.is_absolute() or ".." in relative.parts or "\0" in path:
+        if leads_out(path):
             return without(f"{path}: leads out of the image folder, not shown")
         try:
             pixels = read_image(self._folder / path)

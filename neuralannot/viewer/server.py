@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import ipaddress
 import os
+import re
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["LOOPBACK", "close_server", "is_loopback", "open_server", "require_viser"]
 
 LOOPBACK = "127.0.0.1"
+# Pages that may talk to a server on loopback: its own, also through a tunnel to another port of this machine.
+_OWN_PAGES = re.compile(r"https?://(127(\.\d+){3}|localhost|\[::1\])(:\d+)?")
 _PORT_VARIABLE = "_VISER_PORT_OVERRIDE"
 
 
@@ -57,11 +62,30 @@ def open_server(host: str, port: int) -> viser.ViserServer:
     kept = os.environ.pop(_PORT_VARIABLE, None)
     try:
         # Its banner would come between our lines; the command prints where to look.
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), _only_for_own_pages(host):
             return Server(host=host, port=port, label="neuralannot", verbose=False)
     finally:
         if kept is not None:
             os.environ[_PORT_VARIABLE] = kept
+
+
+@contextlib.contextmanager
+def _only_for_own_pages(host: str) -> Iterator[None]:
+    """Servers that start meanwhile refuse other sites' pages, which a browser would let connect to loopback.
+
+    viser has no option for it. Where others may come anyway (`host` is no loopback), all may.
+    """
+    if not is_loopback(host):
+        yield
+        return
+    from websockets.asyncio import server as rooms
+
+    serve: Any = rooms.serve
+    rooms.serve = functools.partial(serve, origins=[None, _OWN_PAGES])  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        rooms.serve = serve  # type: ignore[misc]
 
 
 def close_server(server: viser.ViserServer) -> None:

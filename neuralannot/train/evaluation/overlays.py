@@ -112,10 +112,12 @@ def _picture(
     only_valid: bool,
     side: int,
 ) -> Picture:
-    from neuralannot.images import read_image
+    from neuralannot.images import leads_out, read_image
     from neuralannot.render import draw_joints, render_overlay
     from neuralannot.train.crops import cut
 
+    if leads_out(path):
+        raise ValueError(f"{path}: leads out of the image folder, not shown")
     image = read_image(folder / path)
     height, width = image.shape[:2]
     bodies = {"annotation": (fit, _FIT)}
