@@ -26,6 +26,7 @@ from tools.bake_open_models import (  # noqa: E402
     mouth,
     packing,
     phenotypes,
+    regressors,
     rigid,
     splitting,
     surface,
@@ -455,3 +456,26 @@ def test_a_whole_bake_gives_what_ships(tmp_path):
                 np.testing.assert_allclose(made[key], array, atol=1e-4, err_msg=f"{file} {key}")
             elif array.dtype.kind != "f":
                 assert (made[key] == array).mean() > 0.999, f"{file} {key}"
+
+
+def test_broken_regressors_are_named():
+    good = packing.read_npz(OPEN / packing.REGRESSORS)
+    assert regressors.broken_regressors(good) == []
+    name = "coco-17/smpl"
+
+    def problems(weights):
+        (said,) = regressors.broken_regressors({**good, name: weights})
+        return said
+
+    one, more, none = good[name].copy(), good[name].copy(), good[name].copy()
+    one[3, 7] = np.nan
+    none[3] *= np.float32(0.99)
+    more[3] = 1 / 6890
+    assert "no numbers" in problems(one)
+    assert "sum to one" in problems(none)
+    assert "more than 12 vertices" in problems(more)
+    assert "must be (17, 6890)" in problems(good[name][:16])
+    without = {key: value for key, value in good.items() if key != name}
+    assert regressors.broken_regressors(without) == [f"{name} is missing"]
+    (said,) = regressors.broken_regressors({**good, "other": good[name]})
+    assert said == "other is none that the library knows"

@@ -19,7 +19,7 @@ from tools.bake_open_models.packing import (
     read_npz,
     write_npz,
 )
-from tools.bake_open_models.regressors import fit_regressors
+from tools.bake_open_models.regressors import broken_regressors, fit_regressors
 from tools.bake_open_models.source import read_source
 from tools.bake_open_models.topology import make_topology
 from tools.bake_open_models.vertices import make_layouts
@@ -91,4 +91,5 @@ def check(folder: Path) -> list[str]:
     ]
     if missing:
         return [f"{file} is missing" for file in missing]
-    return broken(read_models(folder), read_npz(folder / CORRESPONDENCE))
+    problems = broken(read_models(folder), read_npz(folder / CORRESPONDENCE))
+    return problems + [f"{REGRESSORS}: {p}" for p in broken_regressors(read_npz(folder / REGRESSORS))]

@@ -17,6 +17,7 @@ middle, its nose inside the face and its head top 5 cm under the crown.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -337,3 +338,33 @@ def fit_regressors(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.nd
     # MANO_LEFT mirrors MANO_RIGHT vertex by vertex.
     packed["interhand-21-left/mano"] = packed["interhand-21-right/mano"]
     return packed, errors
+
+
+def broken_regressors(found: Mapping[str, np.ndarray]) -> list[str]:
+    """What does not hold of `regressors.npz`, a sentence each."""
+    problems = []
+    for key, (joint_set, vertices) in _expected().items():
+        if key not in found:
+            problems.append(f"{key} is missing")
+            continue
+        weights, shape = found[key], (len(JOINT_SETS[joint_set].joints), vertices)
+        if weights.shape != shape or weights.dtype != np.float32:
+            problems.append(f"{key} must be {shape} of float32, got {weights.shape} of {weights.dtype}")
+        elif not (np.isfinite(weights).all() and (weights >= 0).all()):
+            problems.append(f"{key} has weights that are negative or no numbers")
+        elif np.abs(weights.sum(axis=1, dtype=np.float64) - 1).max() > 1e-5:
+            problems.append(f"{key} has rows that do not sum to one")
+        elif (weights > 0).sum(axis=1).max() > VERTICES_PER_ROW:
+            problems.append(f"{key} has rows of more than {VERTICES_PER_ROW} vertices")
+    problems += [f"{key} is none that the library knows" for key in sorted(set(found) - set(_expected()))]
+    return problems
+
+
+def _expected() -> dict[str, tuple[str, int]]:
+    """Key -> joint set and vertices."""
+    bodies = {
+        f"{name}/{model}": (name, count)
+        for model, count in (("smpl", 6890), ("smplx", 10475))
+        for name in ("human36m-17", "coco-17", "mpi-inf-3dhp-17")
+    }
+    return bodies | {f"interhand-21-{side}/mano": (f"interhand-21-{side}", 778) for side in ("right", "left")}
