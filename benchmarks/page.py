@@ -32,7 +32,8 @@ that was aimed at.
 The body models are the open body's arrays, in two variants. Official model files are licensed and cannot
 be used here; their pose correctives move every vertex, while the open body's are sparse, which this
 library makes use of. *Dense* correctives are noise on every vertex, as dense as any file can be, and the
-figures to judge by. *Open* is the body that ships. Skinning weights are the open body's in both, some two
+figures to judge by. *Open* is the body that ships; tables dated before 22 November 2026 measured it as it
+was first baked ([open_body.md](open_body.md)). Skinning weights are the open body's in both, some two
 joints a vertex.
 
 Peers are measured where they are installed: [smplx](https://github.com/vchoutas/smplx),
