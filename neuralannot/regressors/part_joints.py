@@ -122,4 +122,4 @@ def body_regressor(folder: str | os.PathLike[str] | None) -> tuple[JointRegresso
 
 def _smplx_vertices(model: BodyModel) -> dict[str, int]:
     names = model.joint_names[len(model.J_regressor) :]
-    return dict(zip(names, model.vertex_joints.tolist(), strict=False))
+    return dict(zip(names, model.vertex_joints.tolist(), strict=True))

@@ -307,7 +307,7 @@ def _with_pelvis_and_neck(coco: np.ndarray) -> np.ndarray:
 def _hand_joints(model: Any, mesh: np.ndarray, skeleton: np.ndarray) -> np.ndarray:
     """(21, 3): the skeleton's joints and the tips, which manopth takes for vertices."""
     names = [name.removeprefix("right_").removeprefix("left_") for name in model.joint_names]
-    places = dict(zip(names, skeleton, strict=False))
+    places = dict(zip(names, skeleton, strict=True))
     if model.is_open:
         regressor = joint_regressor("interhand-21", model)
         tips = dict(zip(regressor.names, regressor.weights @ mesh, strict=True))
