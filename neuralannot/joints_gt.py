@@ -26,7 +26,7 @@ _JOINT_SETS_WORLD = {
     "InterHand2.6M": "interhand-21",
 }
 _HAND_BOX_SCALE = 1.5
-_KEYPOINT_SETS = {17: "coco-17", 133: "coco-wholebody-133", 16: "mpii-16"}
+KEYPOINT_SETS = {17: "coco-17", 133: "coco-wholebody-133", 16: "mpii-16"}
 # Where the face and the hands are among COCO-WholeBody's 133.
 _WHOLE_BODY_PARTS = {"face": slice(23, 91), "left": slice(91, 112), "right": slice(112, 133)}
 _COUNTS = {"Human3.6M": 17, "MPI-INF-3DHP": 17, "InterHand2.6M": 42}
@@ -55,7 +55,7 @@ def keypoint_set(gt: PseudoGT) -> str | None:
         return "coco-wholebody-face-68"
     if points.shape[1] == 21:
         return _of_side(gt, "coco-wholebody-hand-21")
-    return _KEYPOINT_SETS.get(points.shape[1])
+    return KEYPOINT_SETS.get(points.shape[1])
 
 
 def joint_set_world(gt: PseudoGT) -> str | None:

@@ -18,6 +18,7 @@ from smplx_layers import OPEN_FOLDER, arguments_of, open_layer, plain_forward
 from torch.utils.data import DataLoader, default_collate
 
 from neuralannot import PseudoGT, load_pseudo_gt
+from neuralannot.body_models import JointRegressor
 from neuralannot.demo import SAMPLE
 from neuralannot.formats import write_hmr2
 from neuralannot.formats.keypoint_orders import places
@@ -248,6 +249,20 @@ def test_pose2mesh_official_tips(tmp_path, released):
         walk, body_models=tmp_path / "files", human36=tmp_path / "h36m.npy", coco=tmp_path / "coco.npy"
     )
     close(given[0][1]["lift_pose3d"], Pose2MeshDataset(walk)[0][1]["lift_pose3d"], 1e-2)
+
+
+def test_pose2mesh_refuses_joints_of_another_set(walk, tmp_path):
+    """Seventeen joints of another data set would be learnt as Human3.6M's."""
+    said = r"human36= must give the 17 joints of human36m-17, in its order; got 17: nose, left_eye"
+    with pytest.raises(ValueError, match=said):
+        Pose2MeshDataset(walk, human36="coco-17")
+    with pytest.raises(ValueError, match=r"coco= must give the 17 joints of coco-17.*got 17: pelvis"):
+        Pose2MeshDataset(walk, coco="human36m-17")
+    few = JointRegressor(np.ones((14, 6890)) / 6890, tuple(f"joint_{k}" for k in range(14)), body="open")
+    with pytest.raises(ValueError, match=r"coco= must give the 17 joints of coco-17.*got 14: joint_0"):
+        Pose2MeshDataset(walk, coco=few)
+    with pytest.raises(FileNotFoundError, match=r"coco=: coco: no such regressor.*human36m-17, coco-17"):
+        Pose2MeshDataset(walk, coco="coco")
 
 
 def test_detections_take_the_place_of_the_fit_s_pose(walk):

@@ -138,11 +138,18 @@ class Pose2MeshDataset(RegressorRows):
         if model.model == "mano":
             return None
         found = []
-        for option, regressor in (("human36", self._human36), ("coco", self._coco)):
+        for option, regressor, joint_set in (
+            ("human36", self._human36, _HUMAN36M),
+            ("coco", self._coco, _COCO),
+        ):
             try:
-                found.append(joint_regressor(regressor, model))
+                one = joint_regressor(regressor, model)
             except ValueError as error:
                 raise ValueError(f"{option}=: {error}") from None
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{option}=: {error}") from None
+            _require_joints(option, one, joint_set)
+            found.append(one)
         return found[0], found[1]
 
     def __getitem__(self, index: int) -> Any:
@@ -297,6 +304,16 @@ def _checked_detections(detections: np.ndarray, rows: int, joints: int) -> np.nd
             "leave those rows out: gt.rows(...)"
         )
     return np.ascontiguousarray(points[..., :2])
+
+
+def _require_joints(option: str, regressor: JointRegressor, joint_set: str) -> None:
+    """Raise ValueError for joints of another set, as far as a regressor says which its joints are."""
+    wanted, got = JOINT_SETS[joint_set].joints, regressor.names
+    if len(got) != len(wanted) or (got != wanted and set(got) & set(wanted)):
+        raise ValueError(
+            f"{option}= must give the {len(wanted)} joints of {joint_set}, in its order; got {len(got)}: "
+            f"{', '.join(got[:4])}, ..."
+        )
 
 
 def _with_pelvis_and_neck(coco: np.ndarray) -> np.ndarray:
