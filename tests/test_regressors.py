@@ -18,7 +18,13 @@ from torch.utils.data import DataLoader, default_collate
 from neuralannot import PseudoGT, load_pseudo_gt
 from neuralannot.demo import SAMPLE
 from neuralannot.images import read_image
-from neuralannot.regressors import Augmentation, Hand4WholeDataset, Pose2PoseDataset
+from neuralannot.regressors import (
+    Augmentation,
+    Hand4WholeDataset,
+    Hmr2Dataset,
+    Pose2MeshDataset,
+    Pose2PoseDataset,
+)
 from neuralannot.regressors.augmentation import draw_hmr2, draw_pose2pose
 from neuralannot.regressors.crop import cut_crop
 from neuralannot.regressors.part_joints import BODY, FACE, HAND, WHOLE_BODY, body_regressor
@@ -318,6 +324,21 @@ def test_the_whole_body_s_keypoints_reach_knuckles_and_feet():
         close(targets["joint_img"][twins.BODY.index(name), :2], place)
     assert meta["joint_valid"].sum() == 32
     assert meta["joint_valid"][twins.BODY.index("Neck")] == 0
+
+
+def test_keypoints_that_nobody_has_named_are_refused(pictures):
+    """CrowdPose's own files have 14: they would be marked as not annotated without a word."""
+    _, gt, images = pictures("crowdpose-smpl")
+    points = np.ones((len(gt), 14, 3), np.float32)
+    unnamed = with_columns(gt, ann__keypoints=points)
+    said = r"have 14 keypoints each, of no known set; known are 16 \(mpii-16\), 17 \(coco-17\).*joints=False"
+    for make in (Pose2PoseDataset, Hmr2Dataset):
+        with pytest.raises(ValueError, match=said):
+            make(unnamed, images=images)
+        assert len(make(unnamed, images=images, joints=False)) == len(gt)
+    with pytest.raises(ValueError, match=said):
+        Pose2MeshDataset(unnamed)
+    assert len(Pose2MeshDataset(unnamed, joints=False)) == len(gt)
 
 
 def test_rows_that_cannot_be_cropped(pictures, released):

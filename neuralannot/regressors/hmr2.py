@@ -18,7 +18,7 @@ from neuralannot.joint_sets import JOINT_SETS
 from neuralannot.pseudo_gt import PseudoGT
 from neuralannot.regressors.augmentation import Augmentation, Draw, draw_hmr2
 from neuralannot.regressors.crop import cut_crop, turned
-from neuralannot.regressors.own_joints import own_joints
+from neuralannot.regressors.own_joints import own_joints, require_named_keypoints
 from neuralannot.regressors.pose2pose import PICTURE_FIELDS, checked_split, turned_parameters
 from neuralannot.regressors.rows import RegressorRows, require_picture_size
 
@@ -171,6 +171,7 @@ def _keypoints(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray]:
     """
     _, solid = _no_keypoints(len(gt))
     if gt.joint_set_world is None:
+        require_named_keypoints(gt)
         points, valid, joint_set = keypoints_of(gt)
         body = reordered(points, valid, "openpose", joint_set, OPENPOSE_COUNT)
         extra = reordered(points, valid, "spin", joint_set, SPIN_COUNT)[:, :_EXTRA_COUNT]

@@ -9,10 +9,10 @@ from types import MappingProxyType
 import numpy as np
 
 from neuralannot.joint_sets import JOINT_SETS
-from neuralannot.joints_gt import world_camera
+from neuralannot.joints_gt import KEYPOINT_SETS, world_camera
 from neuralannot.pseudo_gt import PseudoGT
 
-__all__ = ["BODY_ALIASES", "OwnJoints", "own_joints"]
+__all__ = ["BODY_ALIASES", "OwnJoints", "own_joints", "require_named_keypoints"]
 
 #: Where a data set's joint is another than the skeleton's of that name, it goes where Pose2Pose's own classes
 #: put it.
@@ -45,8 +45,10 @@ def own_joints(
     have are not valid; of MoCap rows without a root none is, and points behind the camera are not. COCO's
     pelvis lies between its hips.
 
-    Raises FileNotFoundError that names the companion where the file of 3D joints is not there.
+    Raises FileNotFoundError that names the companion where the file of 3D joints is not there, ValueError as
+    `require_named_keypoints`.
     """
+    require_named_keypoints(gt)
     if gt.joint_set_world is not None:
         world = gt.joints_world
         there = np.isfinite(world).all(axis=-1)
@@ -72,6 +74,18 @@ def own_joints(
     valid = valid[:, index] & (index >= 0)
     solid = np.where(valid[..., None], solid[:, index], 0).astype(np.float32)
     return OwnJoints(solid[..., :2], solid[..., 2:] if solid.shape[-1] > 2 else None, valid)
+
+
+def require_named_keypoints(gt: PseudoGT) -> None:
+    """Raise ValueError where the rows have keypoints and nothing says which joints those are."""
+    points = None if gt.joint_set_world is not None else gt.joints_2d
+    if points is None or gt.joint_set_2d is not None:
+        return
+    known = ", ".join(f"{count} ({name})" for count, name in sorted(KEYPOINT_SETS.items()))
+    raise ValueError(
+        f"{gt.release}: its annotations have {points.shape[1]} keypoints each, of no known set; known are "
+        f"{known}; do without them: joints=False"
+    )
 
 
 def _called(joints: Sequence[str], model: str, aliases: Mapping[str, str] | None) -> list[str]:

@@ -119,7 +119,7 @@ class Pose2MeshDataset(RegressorRows):
         if gt.joint_set_world == _HUMAN36M:
             names = JOINT_SETS[_HUMAN36M].joints
             self._own = _HUMAN36M
-        elif gt.joint_set_world is None and gt.joint_set_2d is not None:
+        elif gt.joint_set_world is None and gt.joints_2d is not None:
             names, self._own = JOINT_SETS[_COCO].joints, _COCO
         else:
             return {}
