@@ -488,14 +488,15 @@ def test_what_is_drawn(draw, spread, shift):
 
 
 @pytest.mark.parametrize(
-    ("name", "drawn"), [("mscoco-smplx", STILL), ("mscoco-smplx", MOVED), ("human36m-smplx", MOVED)]
+    ("name", "drawn"),
+    [("mscoco-smplx", STILL), ("mscoco-smplx", MOVED), ("human36m-smplx", MOVED), ("mpii-smplx", MOVED)],
 )
 def test_whole_bodies_are_those_of_the_slow_twin(name, drawn, pictures):
     written, gt, images = pictures(name)
     shape, heat = (512, 384), (8, 8, 6)
     depth = np.where(np.arange(137) < 25, 2.0, 0.3)
     dataset = Hand4WholeDataset(gt, images=images, augment=lambda rng: drawn)
-    mocap = written.joints is not None
+    limbs_only = name in ("human36m-smplx", "mpii-smplx")  # neither hands nor feet are annotated
     for k, row in enumerate(written.rows[:MOST]):
         inputs, targets, meta = dataset[k]
         image = read_image(images / gt.image_path[k])
@@ -524,7 +525,7 @@ def test_whole_bodies_are_those_of_the_slow_twin(name, drawn, pictures):
         fitted = np.ones(137, bool)
         fitted[25:45], fitted[45:65], fitted[65:] = valid["lhand"], valid["rhand"], valid["face"]
         fitted[120:] = False
-        if mocap:
+        if limbs_only:
             fitted[14:20] = False
         roots = np.zeros((137, 3)) + points[0]
         roots[25:45], roots[45:65], roots[65:] = points[12], points[13], points[7]
@@ -570,7 +571,7 @@ def test_whole_bodies_are_those_of_the_slow_twin(name, drawn, pictures):
         close(targets["smplx_pose"], twins.turned_pose(pose, drawn, flips), 1e-4)
         known = np.ones(53, bool)
         known[22:37], known[37:52], known[52] = valid["lhand"], valid["rhand"], valid["face"]
-        if mocap:
+        if limbs_only:
             known[[7, 8, 20, 21]] = False
         if drawn.flip:
             known[22:37], known[37:52] = known[37:52].copy(), known[22:37].copy()
@@ -581,8 +582,8 @@ def test_whole_bodies_are_those_of_the_slow_twin(name, drawn, pictures):
         for part, field in (("lhand", "lefthand_box"), ("rhand", "righthand_box"), ("face", "face_box")):
             if drawn.flip:
                 field = {"lefthand_box": "righthand_box", "righthand_box": "lefthand_box"}.get(field, field)
-            assert meta[f"{part}_bbox_valid"] == float(not mocap)
-            if mocap:
+            assert meta[f"{part}_bbox_valid"] == float(not limbs_only)
+            if limbs_only:
                 continue
             x, y, w, h = row.annotation[field]
             corners = np.array([[x, y], [x + w, y], [x, y + h], [x + w, y + h]])

@@ -49,7 +49,9 @@ _ROOTS[_LEFT], _ROOTS[_RIGHT] = WHOLE_BODY.index("left_wrist"), WHOLE_BODY.index
 _ROOTS[_FACE] = WHOLE_BODY.index("neck")
 # The pose: root, 21 of the body, 15 of each hand, the jaw.
 _POSE_LEFT, _POSE_RIGHT, _POSE_JAW, _POSE_COUNT = slice(22, 37), slice(37, 52), slice(52, 53), 53
-# Joints that the MoCap data sets' markers do not tell of, ankles and wrists: their turns are not learnt from.
+# Data sets that annotate neither hands nor feet: how wrists and ankles turn and where the feet are is not learnt
+# from their fits.
+_NO_HANDS_OR_FEET = ("Human3.6M", "MPI-INF-3DHP", "MPII")
 _UNSEEN_TURNS = [JOINT_SETS["smplx"].index(f"{s}_{j}") for s in ("left", "right") for j in ("ankle", "wrist")]
 
 
@@ -77,7 +79,7 @@ class Hand4WholeDataset(RegressorRows):
         self.split, self._augment = checked_split(split, augment, draw_pose2pose)
         aspect = INPUT_SHAPE[1] / INPUT_SHAPE[0]
         gt, boxes = cropped_rows(gt, "Hand4Whole", aspect, drop_incomplete=drop_incomplete)
-        self._solid, self._mocap = False, gt.joint_set_world is not None
+        self._solid, self._limbs_only = False, gt.catalogued.data_set in _NO_HANDS_OR_FEET
         beside = {"crop_box": boxes}
         if split == "train":
             own = _own(gt) if joints else None
@@ -114,7 +116,7 @@ class Hand4WholeDataset(RegressorRows):
         joints = np.zeros((_COUNT, 3), np.float32)
         joints[: len(self._order)] = sample["joints"][self._order]
         fit = space.fit_joints(sample, joints, self._fitted(sample), root=_ROOTS, depth=_DEPTH)
-        pose, turns, codes = _parameters(sample, augmentation, mocap=self._mocap)
+        pose, turns, codes = _parameters(sample, augmentation, limbs_only=self._limbs_only)
         targets = {"joint_img": own.image, "joint_cam": own.relative}
         targets |= {
             "smplx_joint_img": fit.image,
@@ -138,7 +140,7 @@ class Hand4WholeDataset(RegressorRows):
         for part, joints in (("left_hand", _LEFT), ("right_hand", _RIGHT), ("face", _FACE)):
             fitted[joints] = valid["body"] and valid[part]
         fitted[len(self._order) :] = False  # the contour depends on the view; the library leaves it out
-        if self._mocap:
+        if self._limbs_only:
             fitted[_FEET] = False
         return fitted
 
@@ -153,7 +155,7 @@ def _own(gt: PseudoGT) -> OwnJoints:
 
 
 def _parameters(
-    sample: dict[str, Any], augmentation: Augmentation, *, mocap: bool
+    sample: dict[str, Any], augmentation: Augmentation, *, limbs_only: bool
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """The pose (159,), which numbers of it are valid (159,) 1 or 0, shape and expression."""
     params, valid = turned_parameters(sample["params"], augmentation), sample["valid"]
@@ -165,7 +167,7 @@ def _parameters(
     left, right = ("right_hand", "left_hand") if augmentation.flip else ("left_hand", "right_hand")
     for part, joints in ((left, _POSE_LEFT), (right, _POSE_RIGHT), ("face", _POSE_JAW)):
         turns[joints] &= valid[part]
-    if mocap:
+    if limbs_only:
         turns[_UNSEEN_TURNS] = False
     body = np.float32(valid["body"])
     codes = {
