@@ -447,6 +447,7 @@ def test_hmr2_keys_and_types(photograph):
     assert set(tar) == {*common.split(), "mask", "_trans"}
     assert (tar["img"] == npz["img"]).all()
     assert tar["mask"].shape == (256, 256)
+    assert tar["mask"].dtype == np.float32
     assert tar["_trans"].shape == (2, 3)
     for key, shape in (("img", (3, 256, 256)), ("keypoints_2d", (44, 3)), ("keypoints_3d", (44, 4))):
         assert npz[key].shape == shape
@@ -455,6 +456,25 @@ def test_hmr2_keys_and_types(photograph):
     assert batch["smpl_params"]["body_pose"].shape == (2, 69)
     assert batch["has_smpl_params"]["betas"].dtype == torch.float32
     assert not batch["smpl_params_is_axis_angle"]["betas"].any()
+
+
+def test_hmr2_s_mask_is_where_the_image_is(photograph):
+    """4D-Humans' own mask without segmentation: the image's edges, turned and mirrored with the crop."""
+    corner = with_columns(photograph, ann__box=np.array([[440, 300, 60, 150]], np.float32))
+    drawn = Augmentation(scale=1.6, rotation=25, flip=True)
+    options = {"images": SAMPLE / "mscoco", "layout": "tar", "augment": lambda rng: drawn}
+    item = Hmr2Dataset(corner, **options)[0]
+    height, width = item["img_size"][::-1]
+    y, x = np.mgrid[:256, :256]
+    back = np.linalg.inv(np.vstack([item["_trans"], [0, 0, 1]]))
+    place = np.stack([x, y, np.ones_like(x)], -1) @ back.T
+    inside = np.minimum(place[..., 0], width - 1 - place[..., 0])
+    inside = np.minimum(inside, np.minimum(place[..., 1], height - 1 - place[..., 1]))
+    assert (item["mask"][inside > 1.5] == 1).all()
+    assert (item["mask"][inside < -1.5] == 0).all()
+    assert 0.1 < item["mask"].mean() < 0.9
+    away = with_columns(photograph, ann__box=np.array([[4000, 4000, 60, 60]], np.float32))
+    assert (Hmr2Dataset(away, **options)[0]["mask"] == 1).all()
 
 
 def test_hmr2_s_mirror_swaps_sides():

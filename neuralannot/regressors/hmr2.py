@@ -124,7 +124,7 @@ class Hmr2Dataset(RegressorRows):
             "_scale": scale / 200,
         }
         if self.layout == "tar":
-            mask = np.ones((IMAGE_SIZE, IMAGE_SIZE), np.float32)
+            mask = _inside(sample["image"], square, augmentation)
             name = str(Path(sample["image_path"]).with_suffix(""))
             return {**item, "mask": mask, "_trans": crop.affine.astype(np.float64), "imgname": name}
         return {
@@ -195,6 +195,14 @@ def _normalised(picture: np.ndarray, augmentation: Augmentation) -> np.ndarray:
     pixels = np.clip(picture.astype(np.float32) * np.array(augmentation.color, np.float32), 0, 255)
     mean, std = (255 * np.array(values, np.float32) for values in (IMAGE_MEAN, IMAGE_STD))
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1), np.float32)
+
+
+def _inside(image: np.ndarray, square: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    """(256, 256) float32 from 0 to 1: how much of the crop's pixels is image; all of them where it misses it."""
+    all_of_it = np.broadcast_to(np.uint8(255), (*image.shape[:2], 3))
+    seen = cut_crop(all_of_it, square, (IMAGE_SIZE, IMAGE_SIZE), augmentation).picture[..., 0]
+    mask = np.asarray(seen, np.float32) / 255
+    return mask if (mask >= 0.5).any() else np.ones_like(mask)
 
 
 def _blurred(image: np.ndarray, factor: float) -> np.ndarray:
