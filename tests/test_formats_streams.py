@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tarfile
@@ -321,9 +322,28 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, walk, monkeypatch):
     ]
 
 
+def test_shards_of_other_images_are_left_alone(tmp_path):
+    """An image that was written anew, as large as before, is another one."""
+    images = tmp_path / "images"
+    shutil.copytree(PHOTOGRAPH, images, ignore=shutil.ignore_patterns("*.safetensors"))
+    gt = load_pseudo_gt(images / "MSCOCO_train_SMPL_NeuralAnnot.json")
+    paths = write_shards(gt, tmp_path / "shards", images=images)
+    before = paths[0].stat().st_mtime_ns
+    assert write_shards(gt, tmp_path / "shards", images=images) == paths
+    assert paths[0].stat().st_mtime_ns == before
+    image = images / gt.image_path[0]
+    content = bytearray(image.read_bytes())
+    content[-20] ^= 1
+    stamp = image.stat().st_mtime_ns + 1
+    image.write_bytes(content)
+    os.utime(image, ns=(stamp, stamp))
+    with pytest.raises(ValueError, match="holds shards of other rows, images or options"):
+        write_shards(gt, tmp_path / "shards", images=images)
+
+
 def test_shards_of_other_rows_are_left_alone(tmp_path, walk):
     write_shards(walk, tmp_path / "shards")
-    with pytest.raises(ValueError, match="holds shards of other rows or options"):
+    with pytest.raises(ValueError, match="holds shards of other rows, images or options"):
         write_shards(walk[:5], tmp_path / "shards")
     strange = tmp_path / "strange"
     strange.mkdir()

@@ -57,7 +57,7 @@ def write_shards(
 
     A shard is closed before it passes `max_bytes`; one larger sample has a shard of its own. `shards.json`
     says what is in each. A run that was stopped goes on after the last whole shard when it is started again
-    with the same rows and options.
+    with the same rows, options and images (by size and time).
 
     Raises ValueError where the folder holds other shards, and for other options that do not fit;
     FileNotFoundError that counts the images that are not there unless `drop_incomplete`, which leaves their
@@ -183,14 +183,15 @@ def _image(images: str | os.PathLike[str] | None, name: str) -> Path | None:
 def _digest(
     columns: dict[str, np.ndarray], about: dict[str, Any], samples: list[_Sample], max_bytes: int
 ) -> str:
-    """What shards of the same content have in common: rows, images by name and size, options."""
+    """What shards of the same content have in common: rows, images by name, size and time, options."""
     digest = hashlib.blake2b(json.dumps([about, max_bytes], sort_keys=True).encode(), digest_size=16)
     for name, values in columns.items():
         digest.update(f"{name}{values.shape}{values.dtype}".encode())
         digest.update(np.ascontiguousarray(values).tobytes())
     for sample in samples:
-        size = sample.image.stat().st_size if sample.image is not None else -1
-        digest.update(f"{sample.rows.tolist()}{size}".encode())
+        stat = None if sample.image is None else sample.image.stat()
+        stamp = None if stat is None else (stat.st_size, stat.st_mtime_ns)
+        digest.update(f"{sample.rows.tolist()}{stamp}".encode())
     return digest.hexdigest()
 
 
@@ -210,7 +211,7 @@ def _resumed(folder: Path, digest: str) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{index}: not an index of shards: {error}") from None
     if known != digest:
-        raise ValueError(f"{folder}: holds shards of other rows or options; give an empty folder")
+        raise ValueError(f"{folder}: holds shards of other rows, images or options; give an empty folder")
     whole = []
     for shard in shards:  # a shard that is gone, and all after it, are written again
         file = folder / shard["name"]
