@@ -6,6 +6,7 @@ import operator
 import os
 from collections.abc import Iterable
 from functools import cached_property
+from itertools import takewhile
 from pathlib import PurePath
 from typing import Any
 
@@ -140,8 +141,9 @@ def rows_of_image(paths: np.ndarray, image: str | os.PathLike[str]) -> np.ndarra
 
 
 def _shared_end(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """How many parts two paths, last part first, begin with alike; the shorter one may end."""
-    return len(os.path.commonprefix([one, other]))
+    both = min(len(one), len(other))  # one path may have more folders than the other
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one[:both], other[:both], strict=True))
+    return sum(1 for _ in same)
 
 
 _LARGEST = np.iinfo(np.int64).max

@@ -118,6 +118,23 @@ def test_joints_in_space_are_the_data_set_s_about_the_pelvis(walk, tmp_path):
     assert not np.delete(read.pose_3d, SPIN_PLACES["human36m-17"], axis=1).any()
 
 
+def test_mocap_joints_are_where_the_cameras_see_them(walk, tmp_path):
+    """No pixels are annotated: the 3D joints through the files' own cameras, in each format's places."""
+    pixels = walk.camera.project(walk.camera.world_to_camera(walk.joints_world)).astype(np.float64)
+    spin = Spin(write_hmr(walk, tmp_path / "spin.npz")).keypoints[:, 25:]
+    hmr2 = Hmr2(write_hmr2(walk, tmp_path / "hmr2.npz")).keypoints_2d[:, 25:]
+    human = HumanData(write_humandata(walk, tmp_path / "human.npz")).whole("keypoints2d")
+    spots = ((spin, "spin"), (hmr2, "spin"), (human, "humandata"))
+    for found, order in spots:
+        places_ = SPIN_PLACES["human36m-17"] if order == "spin" else HUMANDATA_PLACES["human36m-17"]
+        assert np.abs(found[:, places_, :2] - pixels).max() < 1e-2
+        assert (found[:, places_, 2] == 1).all()
+        assert not np.delete(found, places_, axis=1).any()
+    # Bodies stand where their joints are: a file whose camera was another's would be hundreds of pixels off.
+    hips = walk.forward(want="joints").project().numpy()[:, 0]
+    assert np.linalg.norm(hips - pixels[:, 0], axis=1).max() < 25
+
+
 def test_invalid_keypoints_are_zero_with_confidence_zero():
     points = np.full((2, 17, 2), 5.0, np.float32)
     points[0, 3] = np.nan
@@ -274,7 +291,9 @@ def test_humandata_s_keypoints_and_masks(walk, photograph, load, tmp_path):
     solid = HumanData(write_humandata(walk, tmp_path / "b.npz")).whole("keypoints3d")
     assert np.isfinite(solid).all()
     assert np.abs(solid[:, 148, :3]).max() == 0  # the pelvis
-    assert "keypoints2d" not in HumanData(tmp_path / "b.npz")
+    bare = with_columns(photograph, ann__keypoints=np.zeros((1, 9, 3), np.float32))
+    with pytest.warns(UserWarning, match="its 9 keypoints are of no known set"):
+        assert "keypoints2d" not in HumanData(write_humandata(bare, tmp_path / "d.npz"))
     # COCO-WholeBody: all but the two hand roots, contour after the rest of the face.
     body = HumanData(write_humandata(load("mscoco-smplx"), tmp_path / "c.npz"))
     assert body["keypoints2d_mask"].sum() == 131

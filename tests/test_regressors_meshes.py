@@ -507,6 +507,9 @@ def test_hmr2_s_mocap_joints(walk, tmp_path):
         close(item["orig_keypoints_2d"][25 + place], [*pixels[1, joint], 1], 0.01)
         close(item["keypoints_3d"][25 + place], [*(seen[1, joint] - seen[1, 0]), 1], 1e-5)
     assert not item["keypoints_2d"][:25].any()
+    file = Hmr2(write_hmr2(gt, tmp_path / "hmr2.npz"))
+    close(item["orig_keypoints_2d"], file.keypoints_2d[1], 0.01)
+    close(item["keypoints_3d"], file.keypoints_3d[1], 1e-5)
     bare = Hmr2Dataset(gt, images=tmp_path, joints=False)[0]
     assert not bare["keypoints_2d"].any()
     assert not bare["keypoints_3d"].any()

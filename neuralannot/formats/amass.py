@@ -93,6 +93,7 @@ def _runs(gt: PseudoGT) -> list[tuple[str, np.ndarray, int]]:
         mine = np.flatnonzero((keys[:, :-1] == sequence).all(axis=1))
         mine = mine[np.argsort(keys[mine, -1], kind="stable")]
         gaps = np.diff(keys[mine, -1])
+        # Of one frame alone no step can be known, nor does it move: the recording's own rate.
         step = int(np.bincount(gaps).argmax()) if len(gaps) else 1
         label = "-".join(map(str, sequence.tolist()))
         runs += [(label, once[part], step) for part in np.split(mine, np.flatnonzero(gaps != step) + 1)]

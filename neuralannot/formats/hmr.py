@@ -40,9 +40,9 @@ def write_hmr(
     Arrays: `imgname` (N,) below the data set's image folder, `center` (N, 2) px, `scale` (N,) the box's
     longer side times `box_scale` over 200 px, `pose` (N, 72) and `shape` (N, 10) float32 in camera space,
     `has_smpl` (N,) float64, 0 where no body was fitted, `part` (N, 24, 3) and `openpose` (N, 25, 3) px and 1
-    or 0, `S` (N, 24, 4) metres about the pelvis where the data set has 3D joints, `gender` (`m`, `f`) where
-    no body is neutral. Beyond SPIN's keys, which its reader passes over: `trans_cam` (N, 3), `cam_int` (N, 3,
-    3), `annotation_id` (N,).
+    or 0, `part` of MoCap data sets where the cameras see their joints, `S` (N, 24, 4) metres about the pelvis
+    where the data set has 3D joints, `gender` (`m`, `f`) where no body is neutral. Beyond SPIN's keys, which
+    its reader passes over: `trans_cam` (N, 3), `cam_int` (N, 3, 3), `annotation_id` (N,).
 
     Raises ValueError for other models, rows without image or box (see `drop_incomplete`), and neutral bodies
     among others, since SPIN takes all that is not `m` for female.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from neuralannot.cameras import Camera
 from neuralannot.pseudo_gt import PseudoGT
 
 _ADVICE = {
@@ -84,11 +85,17 @@ def box_centre(box_xywh: np.ndarray) -> np.ndarray:
 def keypoints_of(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray, str | None]:
     """The annotated keypoints (N, K, 2) px, their validity (N, K), their set; K = 0 where there are none.
 
-    Warns where there are some that nobody has named, since no order of another file can take them.
+    MoCap data sets annotate no pixels: theirs are where the cameras see their 3D joints, if `camera_joints`
+    has those. Warns where there are some that nobody has named, since no order of another file can take them.
     """
     points, valid = gt.joints_2d, gt.joints_2d_valid
     if points is None or valid is None:
-        return np.zeros((len(gt), 0, 2), np.float32), np.zeros((len(gt), 0), bool), None
+        mocap = _mocap_joints(gt)
+        if mocap is None:
+            return np.zeros((len(gt), 0, 2), np.float32), np.zeros((len(gt), 0), bool), None
+        joints, camera, joint_set = mocap
+        pixels = camera.project(joints)
+        return pixels, np.isfinite(pixels).all(axis=-1), joint_set
     name = gt.joint_set_2d
     if name is None:
         warnings.warn(
@@ -104,6 +111,20 @@ def camera_joints(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray, str] | None:
     With validity (N, K) and the set's name; None where the data set has none, or its file is not there.
     Rows whose pelvis is missing are not valid.
     """
+    mocap = _mocap_joints(gt)
+    if mocap is None:
+        return None
+    from neuralannot.joint_sets import get_joint_set
+
+    points, _, name = mocap
+    joints = get_joint_set(name).joints
+    root = joints.index("pelvis") if "pelvis" in joints else 0
+    points = points - points[:, root : root + 1]
+    return points, np.isfinite(points).all(axis=-1), name
+
+
+def _mocap_joints(gt: PseudoGT) -> tuple[np.ndarray, Camera, str] | None:
+    """(N, K, 3) metres in the cameras' frames, NaN where invalid; the cameras; the set. None as above."""
     name = gt.joint_set_world
     if name is None or "cam/R" not in gt.view:
         return None
@@ -111,14 +132,10 @@ def camera_joints(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray, str] | None:
         world = gt.joints_world
     except (FileNotFoundError, ValueError):
         return None
-    from neuralannot.joint_sets import get_joint_set
     from neuralannot.joints_gt import world_camera
 
-    points = world_camera(gt).world_to_camera(np.asarray(world, np.float32))
-    joints = get_joint_set(name).joints
-    root = joints.index("pelvis") if "pelvis" in joints else 0
-    points = points - points[:, root : root + 1]
-    return points, np.isfinite(points).all(axis=-1), name
+    camera = world_camera(gt)
+    return camera.world_to_camera(np.asarray(world, np.float32)), camera, name
 
 
 def body_valid(gt: PseudoGT) -> np.ndarray:

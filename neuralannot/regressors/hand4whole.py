@@ -49,8 +49,8 @@ _ROOTS[_LEFT], _ROOTS[_RIGHT] = WHOLE_BODY.index("left_wrist"), WHOLE_BODY.index
 _ROOTS[_FACE] = WHOLE_BODY.index("neck")
 # The pose: root, 21 of the body, 15 of each hand, the jaw.
 _POSE_LEFT, _POSE_RIGHT, _POSE_JAW, _POSE_COUNT = slice(22, 37), slice(37, 52), slice(52, 53), 53
-# Data sets that annotate neither hands nor feet: how wrists and ankles turn and where the feet are is not learnt
-# from their fits.
+# Data sets that annotate neither hands nor feet: how wrists and ankles turn and where the feet are is not
+# learnt from their fits.
 _NO_HANDS_OR_FEET = ("Human3.6M", "MPI-INF-3DHP", "MPII")
 _UNSEEN_TURNS = [JOINT_SETS["smplx"].index(f"{s}_{j}") for s in ("left", "right") for j in ("ankle", "wrist")]
 

@@ -198,7 +198,7 @@ def _normalised(picture: np.ndarray, augmentation: Augmentation) -> np.ndarray:
 
 
 def _inside(image: np.ndarray, square: np.ndarray, augmentation: Augmentation) -> np.ndarray:
-    """(256, 256) float32 from 0 to 1: how much of the crop's pixels is image; all of them where it misses it."""
+    """(256, 256) float32 from 0 to 1: what of the crop's pixels is image; all where none is."""
     all_of_it = np.broadcast_to(np.uint8(255), (*image.shape[:2], 3))
     seen = cut_crop(all_of_it, square, (IMAGE_SIZE, IMAGE_SIZE), augmentation).picture[..., 0]
     mask = np.asarray(seen, np.float32) / 255
