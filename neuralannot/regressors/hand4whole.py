@@ -127,7 +127,7 @@ class Hand4WholeDataset(RegressorRows):
         meta = {"joint_valid": own.valid, "joint_trunc": own.inside, "is_3D": float(self._solid)}
         meta |= {"smplx_joint_valid": fit.valid, "smplx_joint_trunc": fit.inside, "smplx_pose_valid": turns}
         meta |= {"smplx_shape_valid": float(sample["valid"]["body"])}
-        meta |= {"smplx_expr_valid": float(sample["valid"]["face"])}
+        meta |= {"smplx_expr_valid": float(_face_fitted(sample))}
         for name, (centre, size, valid) in _part_boxes(sample, space, augmentation).items():
             targets |= {f"{name}_bbox_center": centre, f"{name}_bbox_size": size}
             meta[f"{name}_bbox_valid"] = float(valid)
@@ -148,10 +148,16 @@ class Hand4WholeDataset(RegressorRows):
 def _own(gt: PseudoGT) -> OwnJoints:
     own = own_joints(gt, WHOLE_BODY.joints, "pelvis", BODY_ALIASES)
     nose, ridge = WHOLE_BODY.index("nose"), WHOLE_BODY.index("nose4")
-    # As its own classes do: where no face is annotated the body's nose stands for the landmark.
-    fill = own.valid[:, nose] & ~own.valid[:, ridge] & (own.relative is None)
+    # As its own classes do: where no face is annotated the body's nose stands for the landmark. MoCap data
+    # sets have neither.
+    fill = own.valid[:, nose] & ~own.valid[:, ridge]
     own.image[fill, ridge], own.valid[fill, ridge] = own.image[fill, nose], True
     return own
+
+
+def _face_fitted(sample: dict[str, Any]) -> bool:
+    """A face is part of a body: where that was not fitted, it was not."""
+    return bool(sample["valid"]["body"] and sample["valid"]["face"])
 
 
 def _parameters(
@@ -172,7 +178,7 @@ def _parameters(
     body = np.float32(valid["body"])
     codes = {
         "smplx_shape": shape_target(params["betas"]) * body,
-        "smplx_expr": params["expression"] * np.float32(valid["face"]),
+        "smplx_expr": params["expression"] * np.float32(_face_fitted(sample)),
     }
     flags = np.repeat(turns, 3, axis=1).reshape(-1).astype(np.float32)
     return pose.reshape(-1) * body, flags, codes
