@@ -40,9 +40,10 @@ class Hmr2Dataset(RegressorRows):
     `layout`: the keys of its npz reader (`npz`) or of its tar reader (`tar`), which it trains from.
     `bbox_shape`: its `MODEL.BBOX_SHAPE`, width and height that boxes are brought to before they are made
     square; None for boxes as they are. `box_scale`: what boxes grow by, as `write_hmr2` does. `max_beta`: its
-    `SUPPRESS_BETAS_THRESH`, beyond which in any code a shape is marked invalid, 0 for none. `antialias`: its
-    `USE_SKIMAGE_ANTIALIAS`. `images`, `split`, `body_models`, `joints`, `augment`, `drop_incomplete`, `seed`:
-    as of `Pose2PoseDataset`.
+    `SUPPRESS_BETAS_THRESH`, beyond which in any code a shape is marked invalid, 0 for none. `whole_fits`: its
+    `POSES_BETAS_SIMULTANEOUS`: with the shape the pose is invalid. `mean_betas`: its `BETAS_REG`: the mean
+    shape is the target, and valid, where the own one is not. `antialias`: its `USE_SKIMAGE_ANTIALIAS`.
+    `images`, `split`, `body_models`, `joints`, `augment`, `drop_incomplete`, `seed`: as `Pose2PoseDataset`.
 
     A sample is one dict; docs/regressors.md lists the keys. Raises as `Pose2PoseDataset`, and for bodies that
     are not neutral, which 4D-Humans does not know.
@@ -58,6 +59,8 @@ class Hmr2Dataset(RegressorRows):
         bbox_shape: tuple[int, int] | None = (192, 256),
         box_scale: float = BOX_SCALE,
         max_beta: float = 0.0,
+        whole_fits: bool = False,
+        mean_betas: bool = False,
         antialias: bool = False,
         body_models: str | os.PathLike[str] | None = None,
         joints: bool = True,
@@ -75,6 +78,7 @@ class Hmr2Dataset(RegressorRows):
         self.split, self._augment = checked_split(split, augment, draw_hmr2)
         self._bbox_shape, self._box_scale = bbox_shape, box_scale
         self._max_beta, self._antialias = max_beta, antialias
+        self._whole_fits, self._mean_betas = whole_fits, mean_betas
         gt, box = pictured_rows(gt, "HMR2", drop_incomplete=drop_incomplete)
         if (gt.gender != "neutral").any():
             first = int(np.flatnonzero(gt.gender != "neutral")[0])
@@ -149,15 +153,19 @@ class Hmr2Dataset(RegressorRows):
 
     def _parameters(self, sample: dict[str, Any], augmentation: Augmentation) -> dict[str, Any]:
         params = turned_parameters(sample["params"], augmentation)
-        fitted = np.float32(sample["valid"]["body"])
-        betas = fitted
-        if self._max_beta > 0 and (np.abs(params["betas"]) > self._max_beta).any():
+        codes = params["betas"]
+        fitted = betas = np.float32(sample["valid"]["body"])
+        if self._max_beta > 0 and (np.abs(codes) > self._max_beta).any():
             betas = np.float32(0)
+        if self._whole_fits:
+            fitted = betas
+        if self._mean_betas and not betas:
+            codes, betas = np.zeros_like(codes), np.float32(1)
         return {
             "smpl_params": {
                 "global_orient": params["global_orient"],
                 "body_pose": params["body_pose"].reshape(-1),
-                "betas": params["betas"],
+                "betas": codes,
             },
             "has_smpl_params": {"global_orient": fitted, "body_pose": fitted, "betas": betas},
             "smpl_params_is_axis_angle": {"global_orient": True, "body_pose": True, "betas": False},
