@@ -173,7 +173,9 @@ def test_bodies_that_were_not_fitted_have_no_smpl(walk, tmp_path):
     valid = np.arange(len(walk)) % 3 > 0
     some = with_columns(walk, valid__body=valid)
     assert (Spin(write_hmr(some, tmp_path / "a.npz")).has_smpl == valid).all()
-    assert (Hmr2(write_hmr2(some, tmp_path / "b.npz")).has_body_pose == valid).all()
+    hmr2 = Hmr2(write_hmr2(some, tmp_path / "b.npz"))
+    assert (hmr2.has_body_pose == valid).all()
+    assert (hmr2.has_betas == valid).all()
     assert (HumanData(write_humandata(some, tmp_path / "c.npz"))["has_smpl"] == valid).all()
     with pytest.raises(ValueError, match="no fitted body"):
         write_bedlam(some, tmp_path / "d.npz")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -241,6 +242,38 @@ def test_bodies_without_keypoints_are_placed_by_their_boxes(spin, released, tmp_
     size = 200 * arrays["scale"][0]
     assert np.abs(pixels.mean(0) - arrays["center"][0]).max() < size / 2
     assert 0.6 < np.ptp(pixels, axis=0).max() / (size / 1.2) < 1.1
+
+
+def test_four_joints_place_a_body_and_three_do_not(spin, released, coco):
+    training, fits, places = spin
+    options = {"images": training, "annotations": released("mscoco-smpl").annotations, "all_fits": True}
+    with np.load(training) as file:
+        arrays = dict(file)
+    arrays["openpose"][0, :, 2] = 0
+    limbs = [0, 5, 6, 11, 8]  # ankles, wrists, a shoulder
+    for count, warned in ((4, False), (3, True)):
+        arrays["part"][0, :, 2] = np.isin(np.arange(24), limbs[:count])
+        np.savez(training, **arrays)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            gt = read_spin(fits, **options)
+        assert any("placed by their boxes" in str(w.message) for w in said) == warned
+        apart = np.abs(gt.params["transl"][0] - places[0]).max()
+        assert (apart > 0.1) == warned
+        assert np.abs(gt.params["transl"][1:] - places[1:]).max() < 2e-2
+
+
+def test_keypoints_upside_down_put_no_body_behind_the_camera(spin, released):
+    """Turned by half about the middle, the nearest place is behind the camera: the box's is taken."""
+    training, fits, _ = spin
+    with np.load(training) as file:
+        arrays = dict(file)
+    for name in ("part", "openpose"):
+        arrays[name][0, :, :2] = 2 * arrays["center"][0] - arrays[name][0, :, :2]
+    np.savez(training, **arrays)
+    with pytest.warns(UserWarning, match="1 of 6 bodies are placed by their boxes"):
+        gt = read_spin(fits, images=training, annotations=released("mscoco-smpl").annotations, all_fits=True)
+    assert (gt.forward(want="joints").joints[..., 2] > 0).all()
 
 
 def test_what_write_hmr_wrote_comes_back(coco, tmp_path):

@@ -117,6 +117,30 @@ def test_coco_s_keypoints_and_whole_body_lists(tmp_path, load):
     assert edges.max() <= 17
 
 
+def test_coco_s_boxes_of_hands_are_beside_the_persons(tmp_path, load):
+    """`bbox` is the person's as annotated; a hand's or a face's own has a field of its own."""
+    for name in ("mscoco-mano", "mscoco-flame"):
+        gt = load(name)
+        persons = gt.view.column("ann/box")
+        content = json.loads(write_coco(gt, tmp_path / f"{name}.json").read_text())
+        by_id = {ann["id"]: ann for ann in content["annotations"]}
+        assert np.isfinite(persons).all()
+        for id_, person, part in zip(gt.ids.tolist(), persons, gt.box_xywh, strict=True):
+            assert np.allclose(by_id[id_]["bbox"], person)
+            assert not np.allclose(person, part)
+            assert np.isclose(by_id[id_]["area"], person[2] * person[3])
+
+
+def test_coco_says_which_bodies_were_not_fitted(tmp_path, load):
+    gt = load("mscoco-smpl")
+    fitted = np.arange(len(gt)) != 2
+    view = gt.view.overlaid({"valid/body": fitted})
+    some = PseudoGT(view, gt.release, space=gt.space, companions=gt.companions)
+    annotations = json.loads(write_coco(some, tmp_path / "x.json").read_text())["annotations"]
+    said = {ann["id"]: ann.get("body_valid", True) for ann in annotations}
+    assert said == dict(zip(gt.ids.tolist(), fitted.tolist(), strict=True))
+
+
 def test_coco_needs_boxes_of_bodies(tmp_path, load):
     gt = load("mscoco-smpl")
     box = np.array(gt.box_xywh)
