@@ -118,6 +118,19 @@ def test_joints_in_space_are_the_data_set_s_about_the_pelvis(walk, tmp_path):
     assert not np.delete(read.pose_3d, SPIN_PLACES["human36m-17"], axis=1).any()
 
 
+def test_feet_are_where_openpose_has_them(photograph, tmp_path):
+    """COCO-WholeBody's six of the feet: SPIN's 24 have no place for them, OpenPose's 19 to 24 do."""
+    points = np.random.default_rng(0).uniform(1, 500, (1, 133, 3)).astype(np.float32)
+    whole = with_columns(photograph, ann__keypoints=points)
+    feet = slice(17, 23)  # big toe, small toe, heel, the left ones first, as OpenPose counts them
+    spin = Spin(write_hmr(whole, tmp_path / "a.npz")).keypoints[0, :25]
+    assert (spin[19:, :2] == points[0, feet, :2]).all()
+    assert (spin[19:, 2] == 1).all()
+    assert not spin[:19].any()
+    hmr2 = Hmr2(write_hmr2(whole, tmp_path / "b.npz")).keypoints_2d[0, :25]
+    assert (hmr2[19:, :2] == points[0, feet, :2]).all()
+
+
 def test_mocap_joints_are_where_the_cameras_see_them(walk, tmp_path):
     """No pixels are annotated: the 3D joints through the files' own cameras, in each format's places."""
     pixels = walk.camera.project(walk.camera.world_to_camera(walk.joints_world)).astype(np.float64)
