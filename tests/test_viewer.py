@@ -41,7 +41,7 @@ from neuralannot.viewer.posing import Posing
 from neuralannot.viewer.scene import coloured_glb
 from neuralannot.viewer.server import LOOPBACK, close_server, is_loopback, open_server
 from neuralannot.viewer.shots import Shots
-from neuralannot.viewer.source import Source
+from neuralannot.viewer.source import Source, stage_of
 from neuralannot.viewer.things import Mesh
 from neuralannot.viewer.wish import COLOURS, LAYOUTS, VIEWS
 
@@ -121,6 +121,12 @@ def test_moved_into_another_camera_a_body_covers_the_same_pixels(one: int, other
     behind = into_camera(np.array([[0.0, 0, -1], [0, 0, 20]]), *cameras)
     if one != other:
         assert np.isnan(behind[0]).any()
+    # Nothing ends up behind the camera, or mirrored before it.
+    flat = points * [1, 1, 0.4 / 30 * f / F]
+    close = into_camera(np.concatenate([flat, flat[:1] * [1, 1, 30]]), *cameras, middle=0.2 * f / F)
+    seen = np.isfinite(close).all(axis=1)
+    if one != other:
+        assert (close[seen, 2] > 0).all()
 
 
 @given(st.integers(0, 10_000), st.floats(0.3, 3))
@@ -450,6 +456,36 @@ def test_a_world_and_a_camera_file_are_compared(walk: PseudoGT) -> None:
         first, second = (g.meshes[0].vertices for g in content.groups)
         np.testing.assert_allclose(first, second, atol=1e-4)
         assert (content.groups[1].meshes[0].colours == error_colours(np.zeros(1), 100)).all()
+
+
+def test_joints_stay_in_the_body_that_is_moved_before_another_camera(astronaut: PseudoGT) -> None:
+    """Two fits of one person, each before a virtual camera of its own, as two methods give them."""
+    camera = astronaut.require_camera()
+    nearer = np.asarray(astronaut.params["transl"]) * [1, 1, 0.2]
+    own = changed(astronaut, transl=nearer)
+    own = PseudoGT(
+        own.view.overlaid({"focal": camera.focal * np.float32(0.2)}),
+        own.release,
+        space=own.space,
+        companions=own.companions,
+    )
+    body = own.forward(only_valid=True)
+    assert body.vertices is not None
+    middle = body.vertices[0, :, 2].mean()
+    _, group = shown(astronaut, own, joints=True, errors=True, layout=LAYOUTS[1]).groups
+    found = group.meshes[0].vertices[:, 2].mean(dtype=np.float64)
+    assert abs(found - float(middle)) > 1  # it was moved
+    balls = {dots.name: dots.points for dots in group.dots}
+    inside = balls["joints0"][:, 2] - found
+    np.testing.assert_allclose(inside, body.joints[0, :, 2] - middle, atol=2e-3)
+    assert np.abs(balls["errors"][:, 2] - found).max() < 0.4  # those of a sitting person's half
+    # A joint that the body does not have takes none of the others with it.
+    source = Source(own, "own")
+    stage = stage_of(Source(astronaut, "first"), 0)
+    points = body.joints[0].numpy().copy()
+    points[3] = np.nan
+    placed = source.staged(points, 0, stage, body=body.vertices[0].numpy())
+    assert np.isfinite(placed).all(axis=1).tolist() == [k != 3 for k in range(len(points))]
 
 
 def test_bodies_that_are_no_numbers_are_said_and_the_rest_is_shown(walk: PseudoGT) -> None:

@@ -99,13 +99,16 @@ def frustum(camera: Camera, box_xywh: np.ndarray, depth: float) -> Frustum:
     return Frustum(-t @ R, points[:4], points[4], width, height, R.T)
 
 
-def into_camera(points: np.ndarray, own: Camera, other: Camera) -> np.ndarray:
+def into_camera(
+    points: np.ndarray, own: Camera, other: Camera, *, middle: float | None = None
+) -> np.ndarray:
     """Points (P, 3) of one camera's space -> another's, so that they project to the same pixels.
 
     Both are rows and belong to one image. Their depths become `(z - m) + m F / f` with the mean depth `m` and
     the focal lengths `f` and `F`, as `render_overlay` orders bodies of several virtual cameras: a body does
-    not get thicker with the focal length. Nothing changes where the cameras are the same. Points at or behind
-    the camera have no pixel and become NaN.
+    not get thicker with the focal length. `middle`: `m`, metres, where points are not all of a body: they
+    move with it. Nothing changes where the cameras are the same. Points at or behind either camera become
+    NaN.
     """
     same = np.array_equal(own.focal, other.focal) and np.array_equal(own.princpt, other.princpt)
     if same:
@@ -113,8 +116,10 @@ def into_camera(points: np.ndarray, own: Camera, other: Camera) -> np.ndarray:
     f, F = (float(np.sqrt(c.focal[0].astype(float).prod())) for c in (own, other))
     wide = points.astype(np.float64)
     pixels = own.project(wide[None])[0]
-    middle = float(wide[:, 2].mean())
+    if middle is None:
+        middle = float(wide[:, 2].mean())
     depth = wide[:, 2] - middle + middle * F / f
+    depth = np.where(depth > 0, depth, np.nan)
     rays = (pixels - other.princpt[0]) / other.focal[0]
     found: np.ndarray = np.c_[rays * depth[:, None], depth].astype(points.dtype)
     return found

@@ -65,9 +65,12 @@ class Source:
         found: np.ndarray = self.gt.rows([row]).require_camera().world_to_camera(points[None])[0]
         return found
 
-    def staged(self, points: np.ndarray, row: int, stage: Stage) -> np.ndarray:
+    def staged(
+        self, points: np.ndarray, row: int, stage: Stage, *, body: np.ndarray | None = None
+    ) -> np.ndarray:
         """Points (P, 3) of a row's body where they are on the stage: over the same pixels of the image.
 
+        `body`: (V, 3) the vertices of the body that they are joints of; points of their own where None.
         Raises ValueError that names the companion where a camera is needed and missing.
         """
         if stage.space == "world" and self.gt.space == "world":
@@ -78,7 +81,8 @@ class Source:
         own = self.gt.rows([row]).require_camera()
         if stage.camera is None:
             raise ValueError("the first file's row has no camera to place others before")
-        placed = into_camera(self.in_camera(points, row), own, stage.camera)
+        middle = None if body is None else float(self.in_camera(body, row)[:, 2].mean(dtype=np.float64))
+        placed = into_camera(self.in_camera(points, row), own, stage.camera, middle=middle)
         return placed if stage.space == "camera" else stage.camera.camera_to_world(placed[None])[0]
 
     def same_row(self, other: Source, row: int) -> int | None:
