@@ -85,6 +85,13 @@ def changed(gt: PseudoGT, **params: np.ndarray) -> PseudoGT:
     return PseudoGT(gt.view.overlaid(columns), gt.release, space=gt.space, companions=gt.companions)
 
 
+def through_another_camera(gt: PseudoGT, factor: float) -> PseudoGT:
+    """The same rows before virtual cameras with focal lengths, and from distances, times `factor`."""
+    far = changed(gt, transl=np.asarray(gt.params["transl"]) * [1, 1, factor])
+    view = far.view.overlaid({"focal": gt.require_camera().focal * np.float32(factor)})
+    return PseudoGT(view, far.release, space=far.space, companions=far.companions)
+
+
 # --- cameras
 
 
@@ -365,6 +372,9 @@ def test_bodies_lie_over_the_pixels_that_they_project_to(
             there = shown(gt, row=row, view=view)
             eye = there.eye
             assert all(np.isfinite(v).all() for v in (eye.position, eye.target, eye.up, eye.half))
+            shapes = [m.vertices for m in there.groups[0].meshes]
+            shapes += [p.frustum.corners for p in there.groups[0].planes]
+            assert eye.far > np.linalg.norm(np.concatenate(shapes) - eye.position, axis=1).max()
             assert 0 < eye.near < np.linalg.norm(eye.position - there.groups[0].meshes[0].vertices.mean(0))
             assert eye.fov(1.5) > 0
 
@@ -460,15 +470,7 @@ def test_a_world_and_a_camera_file_are_compared(walk: PseudoGT) -> None:
 
 def test_joints_stay_in_the_body_that_is_moved_before_another_camera(astronaut: PseudoGT) -> None:
     """Two fits of one person, each before a virtual camera of its own, as two methods give them."""
-    camera = astronaut.require_camera()
-    nearer = np.asarray(astronaut.params["transl"]) * [1, 1, 0.2]
-    own = changed(astronaut, transl=nearer)
-    own = PseudoGT(
-        own.view.overlaid({"focal": camera.focal * np.float32(0.2)}),
-        own.release,
-        space=own.space,
-        companions=own.companions,
-    )
+    own = through_another_camera(astronaut, 0.2)
     body = own.forward(only_valid=True)
     assert body.vertices is not None
     middle = body.vertices[0, :, 2].mean()
@@ -486,6 +488,17 @@ def test_joints_stay_in_the_body_that_is_moved_before_another_camera(astronaut: 
     points[3] = np.nan
     placed = source.staged(points, 0, stage, body=body.vertices[0].numpy())
     assert np.isfinite(placed).all(axis=1).tolist() == [k != 3 for k in range(len(points))]
+
+
+def test_people_and_images_far_from_a_virtual_camera_are_not_cut_off(astronaut: PseudoGT) -> None:
+    """A crop of 20 px among crops of 400: its camera, or what stands before it, is a kilometre away."""
+    far = through_another_camera(astronaut, 100)
+    for files in ((far,), (far, astronaut), (astronaut, far)):
+        content = shown(*files)
+        for group in content.groups:
+            points = np.concatenate([group.meshes[0].vertices, group.planes[0].frustum.corners])
+            depth = np.linalg.norm(points - content.eye.position, axis=1)
+            assert content.eye.near < depth.min() < depth.max() < content.eye.far
 
 
 def test_bodies_that_are_no_numbers_are_said_and_the_rest_is_shown(walk: PseudoGT) -> None:

@@ -13,6 +13,7 @@ from neuralannot.cameras import Camera
 
 __all__ = ["Eye", "Frustum", "Placed", "eye_through", "frustum", "into_camera", "moved", "turned_beside"]
 
+FAR = 1000.0  # metres: what is drawn, at least
 _FLATTEST = np.cos(np.radians(75))
 _EDGE = 0.5  # of a pixel: an image begins half a pixel before the centre of its first
 
@@ -66,7 +67,7 @@ class Eye:
     """Where to look from: `position`, `target` (3,) metres, `up` (3,), and what must be seen.
 
     `half`: (2,) tangents of half the angle that must be seen to the side and upward; a window of another
-    form shows more. `near`: metres, nothing closer is drawn.
+    form shows more. `near`, `far`: metres, nothing closer or farther is drawn.
     """
 
     position: np.ndarray
@@ -74,6 +75,7 @@ class Eye:
     up: np.ndarray
     half: np.ndarray
     near: float
+    far: float = FAR
 
     def fov(self, aspect: float) -> float:
         """The vertical field of view, radians, of a window `aspect` times as wide as high."""
