@@ -511,6 +511,18 @@ def test_bodies_that_are_no_numbers_are_said_and_the_rest_is_shown(walk: PseudoG
     assert len(content.groups[0].planes) == 1
 
 
+def test_the_floor_does_not_go_with_bodies_that_are_no_numbers(walk: PseudoGT) -> None:
+    where = shown(walk, row=10, view="world").floor
+    assert where is not None
+    transl = np.asarray(walk.params["transl"]).copy()
+    transl[:4] = np.nan  # the first frame through all its cameras
+    floor = shown(changed(walk, transl=transl), row=10, view="world").floor
+    assert floor is not None
+    assert floor.height == pytest.approx(where.height, abs=0.02)
+    assert np.isfinite(floor.centre).all()
+    assert shown(changed(walk, transl=transl * np.nan), row=10, view="world").floor is None
+
+
 # --- images
 
 

@@ -43,7 +43,7 @@ class Source:
     body_models: str | os.PathLike[str] | None = None
     shots: Shots = field(init=False)
     posing: Posing = field(init=False)
-    _floors: dict[str, float] = field(init=False, default_factory=dict)
+    _floors: dict[str, float | None] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shots", Shots(self.gt))
@@ -107,7 +107,7 @@ class Source:
 
     def floor(self, row: int) -> float | None:
         """How high the floor is, metres, in the worlds whose up is known: the median of the lowest points of
-        frames of the sequence. None elsewhere."""
+        frames of the sequence. None elsewhere, and where no body of those has a place."""
         axis = UP.get(self.gt.catalogued.data_set)
         timeline = self.shots.timeline(row) if axis is not None and self.gt.space == "world" else None
         if axis is None or timeline is None:
@@ -115,7 +115,8 @@ class Source:
         if timeline.name not in self._floors:
             some = timeline.rows[np.linspace(0, len(timeline) - 1, _FLOOR_FRAMES).round().astype(int)]
             lowest = [body.vertices[:, axis].min() for body in self.bodies(np.unique(some))]
-            self._floors[timeline.name] = float(np.median(lowest))
+            known = np.array(lowest)[np.isfinite(lowest)]
+            self._floors[timeline.name] = float(np.median(known)) if len(known) else None
         return self._floors[timeline.name]
 
 
