@@ -511,6 +511,17 @@ def test_bodies_that_are_no_numbers_are_said_and_the_rest_is_shown(walk: PseudoG
     assert len(content.groups[0].planes) == 1
 
 
+def test_a_body_that_is_no_numbers_has_no_distance(walk: PseudoGT) -> None:
+    transl = np.asarray(walk.params["transl"]).copy()
+    transl[4] = np.nan
+    for files in ((changed(walk, transl=transl), walk), (walk, changed(walk, transl=transl))):
+        content = shown(*files, row=4, colours=COLOURS[1])
+        assert "nan" not in content.facts
+        assert sum(len(group.meshes) for group in content.groups) == 1
+        assert sum("no numbers" in text for text in content.missing) == 1
+    assert "to second" in shown(*files, row=5).facts
+
+
 def test_the_floor_does_not_go_with_bodies_that_are_no_numbers(walk: PseudoGT) -> None:
     where = shown(walk, row=10, view="world").floor
     assert where is not None

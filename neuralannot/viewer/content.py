@@ -112,6 +112,8 @@ def _distances(casts: list[Cast], wish: Wish, missing: list[str]) -> list[tuple[
         if not isinstance(found, Distance):
             problem = found
             continue
+        if not np.isfinite(found.placed).all():
+            continue  # a body that is no numbers: said already
         if k == 0:
             facts = distance_facts(second.source.name, found)
         if wish.colours != COLOURS[0]:
