@@ -453,6 +453,9 @@ def test_what_the_other_file_lacks_is_said(walk: PseudoGT, astronaut: PseudoGT) 
     content = shown(walk, walk.rows(range(5)), row=8)
     assert any("is not in second" in text for text in content.missing)
     assert len(content.groups) == 1
+    content = shown(walk, astronaut)  # both have an annotation 1
+    assert "second: its rows are of MSCOCO, those of first of Human3.6M" in content.missing[0]
+    assert len(content.groups) == 1
     whole = load_pseudo_gt(SAMPLE / "mscoco", release="mscoco-smplx", cache=False)
     other = shown(astronaut, whole, colours=COLOURS[1])
     assert any("smpl and smplx have different vertices" in text for text in other.missing)

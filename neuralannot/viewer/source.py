@@ -86,7 +86,12 @@ class Source:
         return placed if stage.space == "camera" else stage.camera.camera_to_world(placed[None])[0]
 
     def same_row(self, other: Source, row: int) -> int | None:
-        """The row here that is a row of another file, by id or frame key, hands by side; None if none."""
+        """The row here that is a row of another file, by id or frame key, hands by side; None if none.
+
+        The same number in another data set is another annotation.
+        """
+        if self.gt.catalogued.data_set != other.gt.catalogued.data_set:
+            return None
         one = other.gt.rows([row])
         if all("id" in gt.view or gt.joined for gt in (self.gt, one)):
             key: tuple[int | str, ...] = (int(one.ids[0]),)
