@@ -201,6 +201,13 @@ def test_wishes_are_checked() -> None:
             Wish(0, **{field: "none"})
         for value in values:
             Wish(0, **{field: value})
+    for limit in (0, -1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="limit must be a positive number, mm or px, or None"):
+            Wish(0, limit=limit)
+    for opacity in (-0.1, 1.1, np.nan):
+        with pytest.raises(ValueError, match="opacity must be from 0 to 1"):
+            Wish(0, opacity=opacity)
+    assert (Wish(0, limit=5).limit, Wish(0, opacity=0).opacity) == (5, 0)
 
 
 # --- the list

@@ -73,7 +73,7 @@ class Panel:
             box = gui.add_checkbox(name.capitalize(), getattr(wish, name), hint=hint)
             box.on_update(self._heard(partial(self._toggle, name)))
             self._toggles[name] = box
-        self._opacity = gui.add_slider("Opacity", 0.1, 1.0, 0.05, wish.opacity)
+        self._opacity = gui.add_slider("Opacity", 0.0, 1.0, 0.05, wish.opacity)
         self._opacity.on_update(self._heard(lambda event: self._viewer.show(opacity=self._opacity.value)))
         hint = "where the colours of errors end, mm or px; 0: 100 mm, 20 mm of hands and faces, 20 px"
         self._limit = gui.add_number("Colours end at", wish.limit or 0.0, min=0.0, hint=hint)
