@@ -685,6 +685,36 @@ def test_a_viewer_is_driven_from_python(walk: PseudoGT) -> None:
     assert not viewer.advance()
 
 
+def test_the_panel_says_what_is_shown_whoever_asked_for_it(walk: PseudoGT) -> None:
+    error = np.random.default_rng(0).normal(size=len(walk)).astype(np.float32)
+    gt = walk.with_quality({"error": error})
+    with Viewer(gt, walk, limit=7, opacity=0.05) as viewer:
+
+        def said() -> dict[str, Any]:
+            panel = viewer._panel
+            names = ("view", "opacity", "limit", "layout", "colours", "frame", "order")
+            found = {name: getattr(panel, f"_{name}").value for name in names}
+            return found | {name: box.value for name, box in panel._toggles.items()}
+
+        assert (said()["limit"], said()["opacity"]) == (7, 0.05)
+        wish = {"view": "world", "opacity": 0.5, "limit": 2.5, "layout": LAYOUTS[1], "colours": COLOURS[2]}
+        wish |= {"mesh": False, "joints": True, "errors": True, "overlay": True, "image": False}
+        viewer.show(row=5, **wish)
+        viewer.sort("error, worst first")
+        expected = {**wish, "frame": viewer.frame_place, "order": "error, worst first"}
+        assert said() == expected
+        viewer.show(limit=None)
+        assert said() == {**expected, "limit": 0}
+
+
+def test_a_world_view_is_asked_of_a_file_without_a_world(astronaut: PseudoGT) -> None:
+    """`neuralannot view FILE --from world`, FILE being in camera space."""
+    with Viewer(astronaut, view="world") as viewer:
+        assert viewer._panel._view.value == "around"  # what is shown
+        viewer.show(view="camera")
+        assert viewer._panel._view.value == "camera"
+
+
 def test_mistakes_are_said_before_anything_listens(walk: PseudoGT, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no rows to show"):
         Viewer(walk[:0])

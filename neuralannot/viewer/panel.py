@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ class Panel:
     def _switches(self, gui: Any) -> None:
         wish = self._viewer.wish
         views = VIEWS if self._viewer.gt.space == "world" else VIEWS[:-1]
-        self._view = gui.add_dropdown("Look from", views, initial_value=wish.view)
+        self._view = gui.add_dropdown("Look from", views, initial_value=_one_of(views, wish.view))
         self._view.on_update(self._heard(lambda event: self._viewer.show(view=self._view.value)))
         again = gui.add_button("Look from there again")
         again.on_click(self._heard(lambda event: self._viewer.show(move_eye=True)))
@@ -76,7 +76,7 @@ class Panel:
         self._opacity = gui.add_slider("Opacity", 0.0, 1.0, 0.05, wish.opacity)
         self._opacity.on_update(self._heard(lambda event: self._viewer.show(opacity=self._opacity.value)))
         hint = "where the colours of errors end, mm or px; 0: 100 mm, 20 mm of hands and faces, 20 px"
-        self._limit = gui.add_number("Colours end at", wish.limit or 0.0, min=0.0, hint=hint)
+        self._limit = gui.add_number("Colours end at", float(wish.limit or 0), min=0.0, hint=hint)
         self._limit.on_update(self._heard(lambda event: self._viewer.show(limit=self._limit.value or None)))
         if self._viewer.other is None:
             return
@@ -175,10 +175,11 @@ class Panel:
         self._facts.content, self._legend.content = viewer.content.facts, viewer.content.legend
         for name, box in self._toggles.items():
             box.value = getattr(viewer.wish, name)
-        self._view.value = viewer.wish.view if viewer.wish.view in self._view.options else VIEWS[0]
+        self._view.value = _one_of(self._view.options, viewer.wish.view)
         if viewer.other is not None:
             self._layout.value, self._colours.value = viewer.wish.layout, viewer.wish.colours
-        self._opacity.value = viewer.wish.opacity
+        self._opacity.value, self._limit.value = viewer.wish.opacity, float(viewer.wish.limit or 0)
+        self._order.value = viewer.listing.sorted_by
         self._refresh_time()
         if to_page:
             self._page = place // PAGE_SIZE
@@ -207,6 +208,11 @@ class Panel:
                 button.label = names[k]
                 button.color = "blue" if rows[k] == self._viewer.wish.row else "gray"
         self._number.content = _small(f"page {self._page + 1} of {listing.pages(PAGE_SIZE)}")
+
+
+def _one_of(views: Sequence[str], view: str) -> str:
+    """The view, or what is shown for that of the world where there is none."""
+    return view if view in views else "around"
 
 
 def _small(text: str, *, colour: str = "inherit") -> str:
