@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import io
 import os
@@ -9,9 +11,11 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +28,7 @@ from hypothesis import strategies as st
 from layouts import FILE_NAMES, Written
 from processes import Process
 from scipy.spatial.transform import Rotation
+from viser._messages import GuiUpdateMessage
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -705,6 +710,139 @@ def test_the_panel_says_what_is_shown_whoever_asked_for_it(walk: PseudoGT) -> No
         assert said() == expected
         viewer.show(limit=None)
         assert said() == {**expected, "limit": 0}
+
+
+@contextlib.contextmanager
+def a_user(viewer: Viewer) -> Iterator[Callable[..., None]]:
+    """Someone who moves controls (`panel._frame`, 3) and presses buttons, as viser hears of it."""
+    server = viewer._server
+    server._connected_clients[7] = SimpleNamespace(client_id=7)
+
+    def act(control: Any, value: object = True) -> None:
+        message = GuiUpdateMessage(control._impl.uuid, {"value": value})
+        heard = server.gui._handle_gui_updates(7, message)
+        asyncio.run_coroutine_threadsafe(heard, server._event_loop).result(timeout=20)
+
+    try:
+        yield act
+    finally:
+        del server._connected_clients[7]
+
+
+def until(is_so: Callable[[], bool], *, seconds: float = 20) -> bool:
+    """Whether it becomes so."""
+    end = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.01)
+    return is_so()
+
+
+@contextlib.contextmanager
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Nothing is decided until the end; the rows that were then, as they come."""
+    gate, rows = threading.Event(), []
+
+    def decided(sources: Any, photos: Any, wish: Wish) -> Content:
+        gate.wait(20)
+        rows.append(wish.row)
+        return decide(sources, photos, wish)
+
+    monkeypatch.setattr("neuralannot.viewer.viewer.decide", decided)
+    try:
+        yield rows
+    finally:
+        gate.set()
+
+
+def test_a_slider_that_is_dragged_is_followed_to_where_it_is_left(
+    walk: PseudoGT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames come later than a hand moves: 40 places of a drag, while the first is not shown yet."""
+    with Viewer(walk) as viewer, a_user(viewer) as moves:
+        panel, timeline = viewer._panel, viewer.timeline
+        assert timeline is not None
+        with slow(monkeypatch) as rows:
+            for place in [*range(1, 24), *range(22, 5, -1)]:
+                moves(panel._frame, place)
+        assert until(lambda: viewer.frame_place == 6 and not panel._turns.awaits("frame"))
+        time.sleep(0.1)
+        assert (viewer.frame_place, panel._frame.value) == (6, 6)
+        assert rows == [timeline.rows[1], timeline.rows[6]]  # not the whole drag, late
+
+
+def test_clicks_are_done_in_their_order_and_none_is_lost(
+    walk: PseudoGT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Viewer(walk) as viewer, a_user(viewer) as does:
+        panel = viewer._panel
+        with slow(monkeypatch):
+            does(panel._opacity, 0.5)
+            does(panel._toggles["joints"], True)
+            does(panel._view, "person")
+            does(panel._toggles["mesh"], False)
+            does(panel._limit, -5.0)  # of which the panel says that it is none
+            does(panel._rows[9])
+            does(panel._toggles["mesh"], True)
+        assert until(lambda: viewer.wish.row == 9 and not panel._turns.awaits("mesh"))
+        assert until(lambda: "limit must be a positive number" not in panel._found.content)
+        wish = viewer.wish
+        assert (wish.opacity, wish.joints, wish.view, wish.mesh, wish.limit) == (
+            0.5,
+            True,
+            "person",
+            True,
+            None,
+        )
+        assert (panel._toggles["joints"].value, panel._toggles["mesh"].value, panel._limit.value) == (1, 1, 0)
+        does(panel._wanted, "97")
+        does(panel._rows[3])
+        find = next(
+            h for h in viewer._server.gui._gui_input_handle_from_uuid.values() if "Show this" in str(h.label)
+        )
+        does(find)
+        assert until(lambda: "97: unknown to human36m-smpl" in panel._found.content)
+        assert viewer.wish.row == 3
+
+
+def test_playing_ends_where_a_frame_cannot_be_shown_and_says_why(
+    walk: PseudoGT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Viewer(walk) as viewer, a_user(viewer) as does:
+        panel = viewer._panel
+        panel._speed.value = 30
+        does(panel._play)
+        assert until(lambda: viewer.frame_place > 1)
+        assert panel._play.label == "Pause"
+
+        def broken(*_: object) -> Content:
+            raise OSError("the disk is gone")
+
+        monkeypatch.setattr("neuralannot.viewer.viewer.decide", broken)
+        assert until(lambda: panel._play.label == "Play")
+        assert until(lambda: "the disk is gone" in panel._found.content)
+        monkeypatch.undo()
+        does(panel._play)
+        shown_then = viewer.frame_place
+        assert until(lambda: viewer.frame_place != shown_then)
+        does(panel._play)
+        assert until(lambda: panel._play.label == "Play")
+
+
+def test_what_nobody_foresaw_is_said_and_the_page_goes_on(
+    walk: PseudoGT, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    with Viewer(walk) as viewer, a_user(viewer) as does:
+
+        def broken(*_: object) -> Content:
+            raise MemoryError("90 GB")
+
+        monkeypatch.setattr("neuralannot.viewer.viewer.decide", broken)
+        does(viewer._panel._rows[3])
+        assert until(lambda: "MemoryError: 90 GB" in viewer._panel._found.content)
+        assert "Traceback" in capfd.readouterr().err
+        monkeypatch.undo()
+        does(viewer._panel._rows[3])
+        assert until(lambda: viewer.wish.row == 3 and not viewer._panel._found.content)
 
 
 def test_a_world_view_is_asked_of_a_file_without_a_world(astronaut: PseudoGT) -> None:

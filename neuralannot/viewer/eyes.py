@@ -57,7 +57,9 @@ def _around(points: np.ndarray, outward: np.ndarray, up: np.ndarray) -> Eye:
     from_target = points - target
     aside = np.maximum(np.abs(from_target @ right), np.abs(from_target @ over))
     away = max(1.1 * float((aside / _HALF + from_target @ outward).max()), 1e-2)
-    return Eye(target + outward * away, target, up, np.array([_HALF, _HALF]), 0.02 * away, max(FAR, 10 * away))
+    return Eye(
+        target + outward * away, target, up, np.array([_HALF, _HALF]), 0.02 * away, max(FAR, 10 * away)
+    )
 
 
 def _outward(take: Take, above: float) -> np.ndarray:

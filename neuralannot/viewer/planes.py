@@ -101,9 +101,7 @@ def frustum(camera: Camera, box_xywh: np.ndarray, depth: float) -> Frustum:
     return Frustum(-t @ R, points[:4], points[4], width, height, R.T)
 
 
-def into_camera(
-    points: np.ndarray, own: Camera, other: Camera, *, middle: float | None = None
-) -> np.ndarray:
+def into_camera(points: np.ndarray, own: Camera, other: Camera, *, middle: float | None = None) -> np.ndarray:
     """Points (P, 3) of one camera's space -> another's, so that they project to the same pixels.
 
     Both are rows and belong to one image. Their depths become `(z - m) + m F / f` with the mean depth `m` and
