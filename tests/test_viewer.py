@@ -845,6 +845,28 @@ def test_what_nobody_foresaw_is_said_and_the_page_goes_on(
         assert until(lambda: viewer.wish.row == 3 and not viewer._panel._found.content)
 
 
+def test_closing_waits_for_what_is_being_shown_and_leaves_nothing_behind(
+    walk: PseudoGT, monkeypatch: pytest.MonkeyPatch, capfd: Any, recwarn: pytest.WarningsRecorder
+) -> None:
+    before = threading.active_count()
+    for _ in range(3):
+        viewer = Viewer(walk)
+        with a_user(viewer) as does:
+            viewer._panel._speed.value = 30
+            does(viewer._panel._play)
+            assert until(lambda viewer=viewer: viewer.frame_place > 1)
+            for k in (3, 5, 7):
+                does(viewer._panel._rows[k])
+        viewer.stop()
+        viewer.stop()
+        with pytest.raises(RuntimeError, match="the viewer was stopped"):
+            viewer.show(row=1)
+        assert not viewer.advance()
+    assert until(lambda: threading.active_count() <= before + 1)
+    assert capfd.readouterr().err == ""
+    assert not [w for w in recwarn.list if "closed connection" in str(w.message)]
+
+
 def test_a_world_view_is_asked_of_a_file_without_a_world(astronaut: PseudoGT) -> None:
     """`neuralannot view FILE --from world`, FILE being in camera space."""
     with Viewer(astronaut, view="world") as viewer:

@@ -72,7 +72,8 @@ class Turns:
             except _FORESEEN as error:
                 said = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
             except Exception as error:
-                traceback.print_exc()  # for whoever started it; the page goes on
+                if not self._stopped:
+                    traceback.print_exc()  # for whoever started it; the page goes on
                 said = f"{type(error).__name__}: {error}"
             try:
                 if not self._stopped:
