@@ -301,6 +301,31 @@ def test_people_views_and_frames_are_those_that_a_slow_search_finds(
         assert shots.camera_name(row) in names
 
 
+@pytest.mark.parametrize("image_by_image", [True, False])
+def test_a_sequence_of_several_people_stays_with_one(
+    image_by_image: bool, released: Callable[[str], Written]
+) -> None:
+    written = released("3dpw-smplx")
+    one = load_pseudo_gt(written.path, annotations=written.annotations)
+    folders = [path.rpartition("/")[0] for path in one.image_path.tolist()]
+    one = one.rows(np.flatnonzero(np.array(folders) == max(folders, key=folders.count)))
+    _, first = np.unique(one.image_path, return_index=True)
+    one = one.rows(first)
+    count = len(one)
+    assert count > 1
+    both = np.repeat(np.arange(count), 2) if image_by_image else np.tile(np.arange(count), 2)
+    person = np.tile([0, 1], count) if image_by_image else np.repeat([0, 1], count)
+    for row in range(2 * count):
+        timeline = Shots(one.rows(both)).timeline(row)
+        assert timeline is not None
+        assert len(timeline) == count
+        assert (person[timeline.rows] == person[row]).all()
+    # Who is alone on an image is shown there.
+    timeline = Shots(one.rows(np.append(np.arange(count), 0))).timeline(count)
+    assert timeline is not None
+    assert timeline.rows.tolist() == [count, *range(1, count)]
+
+
 def test_fits_without_annotations_are_shown_by_frame(released: Callable[[str], Written]) -> None:
     gt = load_pseudo_gt(released("interhand26m-mano").path, annotations=False)
     shots = Shots(gt)
