@@ -620,12 +620,13 @@ def test_parts_of_an_image_are_where_they_say(tmp_path: Path) -> None:
     photo = Photos(tmp_path).photo("a.png", np.array([3000, 600]))
     assert photo.pixels is not None
     assert photo.pixels.shape == (205, 1024, 3)
-    for box in ([0, 0, 3000, 600], [10, 20, 500, 300], [2990, 590, 500, 500], [5, 5, 0.1, 0.1]):
+    boxes = np.random.default_rng(0).uniform(0, [2990, 590, 3000, 600], (200, 4)).tolist()
+    for box in ([0, 0, 3000, 600], [10, 20, 500, 300], [2990, 590, 500, 500], [5, 5, 0.1, 0.1], *boxes):
         whole = photo.snapped(np.array(box, float))
         cut = photo.cut(whole)
         assert cut is not None
-        again = photo.snapped(whole)
-        np.testing.assert_allclose(again[:2], whole[:2], atol=3.1)
+        np.testing.assert_allclose(photo.snapped(whole), whole)
+        np.testing.assert_allclose(cut.shape[1::-1] / whole[2:], [1024 / 3000, 205 / 600])
         low, high = whole[:2], whole[:2] + whole[2:]
         assert (low <= np.array(box[:2]) + 1e-6).all()
         assert (high >= np.minimum(np.add(box[:2], box[2:]), [3000, 600]) - 1e-6).all()

@@ -18,6 +18,7 @@ __all__ = ["Drawn", "Photo", "Photos", "overlay"]
 _KEPT = 12
 LARGEST = 1024  # px of the longer side, as shown
 OF_OTHER_CAMERAS = 320
+_ROUNDING = 1e-6  # px
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +57,9 @@ class Photo:
         h, w = self.pixels.shape[:2]
         scale = np.array([w, h]) / self.size
         box = np.asarray(box_xywh, float)
-        low = np.clip(np.floor(box[:2] * scale), 0, [w - 1, h - 1]).astype(int)
-        high = np.clip(np.ceil((box[:2] + box[2:]) * scale), low + 1, [w, h]).astype(int)
+        # A box that was snapped stays what it is: its edges are whole pixels but for rounding.
+        low = np.clip(np.floor(box[:2] * scale + _ROUNDING), 0, [w - 1, h - 1]).astype(int)
+        high = np.clip(np.ceil((box[:2] + box[2:]) * scale - _ROUNDING), low + 1, [w, h]).astype(int)
         return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
