@@ -661,6 +661,27 @@ def test_overlays_are_what_render_draws(astronaut: PseudoGT) -> None:
     assert overlay(Photo("", None, np.zeros(2)), [], mesh=True, joints=True) is None
 
 
+def test_overlays_on_small_images_lie_where_the_fit_projects_to(tmp_path: Path) -> None:
+    """A hand's or face's crop of 16 px is enlarged 64 times: half a pixel of it is 32."""
+    write_image(tmp_path / "small.png", np.full((16, 16, 3), 255, np.uint8))
+    photo = Photos(tmp_path).photo("small.png", np.array([16, 16]))
+    camera = Camera.from_intrinsics(np.full((1, 2), 20.0), np.full((1, 2), 7.5))
+    # A square over the pixels 4 to 11, whose edges are at 3.5 and 11.5.
+    corners = np.array([[-4, -4, 20], [4, -4, 20], [4, 4, 20], [-4, 4, 20]], np.float32)
+    faces = np.array([[0, 1, 2], [0, 2, 3]])
+    point = np.array([[8.0, 4.0]], np.float32)
+    dot = (point, point, np.array([[255, 0, 0]], np.uint8))
+    square = overlay(photo, [Drawn(corners, faces, camera, (0, 0, 0))], mesh=True, joints=False)
+    dots = overlay(photo, [Drawn(*_no_mesh(), camera, (0, 0, 0), *dot)], mesh=False, joints=True)
+    assert square is not None
+    assert dots is not None
+    assert square.shape == (1024, 1024, 3)
+    rows, columns = np.nonzero((square < 200).any(axis=-1))
+    assert [rows.min(), rows.max(), columns.min(), columns.max()] == pytest.approx([256, 767] * 2, abs=1.5)
+    rows, columns = np.nonzero((dots == [255, 0, 0]).all(axis=-1))
+    assert [columns.mean(), rows.mean()] == pytest.approx([8.5 * 64 - 0.5, 4.5 * 64 - 0.5], abs=1)
+
+
 def _no_mesh() -> tuple[np.ndarray, np.ndarray]:
     return np.zeros((0, 3), np.float32), np.zeros((0, 3), int)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -146,8 +146,13 @@ def overlay(photo: Photo, people: Sequence[Drawn], *, mesh: bool, joints: bool) 
     if larger > 1:
         pixels = cv2.resize(pixels, None, fx=larger, fy=larger, interpolation=cv2.INTER_LINEAR)
     scale = np.array(pixels.shape[1::-1]) / photo.size
+
+    def as_shown(points: np.ndarray) -> np.ndarray:  # pixels' centres are whole numbers, before and after
+        found: np.ndarray = (points + 0.5) * scale - 0.5
+        return found
+
     if mesh and people:
-        cameras = [one.camera.scaled(scale) for one in people]
+        cameras = [replace(one.camera.scaled(scale), princpt=as_shown(one.camera.princpt)) for one in people]
         pixels = render_overlay(
             pixels,
             [one.vertices for one in people],
@@ -164,7 +169,7 @@ def overlay(photo: Photo, people: Sequence[Drawn], *, mesh: bool, joints: bool) 
     for one in people:
         if one.joints is None or one.annotated is None or one.tones is None:
             continue
-        ends = [points * scale for points in (one.joints, one.annotated)]
+        ends = [as_shown(points) for points in (one.joints, one.annotated)]
         for fit, true, tone in zip(*ends, one.tones.tolist(), strict=True):
             if not _near(true, pixels):
                 continue
