@@ -35,7 +35,7 @@ from websockets.sync.client import connect
 from neuralannot import PseudoGT, cli, load_pseudo_gt
 from neuralannot.cameras import Camera
 from neuralannot.demo import SAMPLE
-from neuralannot.images import write_image
+from neuralannot.images import read_image, write_image
 from neuralannot.render import render_overlay
 from neuralannot.viewer import Content, Listing, Viewer, Wish, decide
 from neuralannot.viewer.colours import UNKNOWN, error_colours, legend
@@ -630,6 +630,44 @@ def test_parts_of_an_image_are_where_they_say(tmp_path: Path) -> None:
         low, high = whole[:2], whole[:2] + whole[2:]
         assert (low <= np.array(box[:2]) + 1e-6).all()
         assert (high >= np.minimum(np.add(box[:2], box[2:]), [3000, 600]) - 1e-6).all()
+
+
+def test_images_of_many_cameras_are_read_once_and_few_large_ones_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from neuralannot.viewer import photos
+
+    read: list[str] = []
+
+    def counted(path: Path) -> np.ndarray:
+        read.append(path.name)
+        return read_image(path)
+
+    monkeypatch.setattr(photos, "read_image", counted)
+    monkeypatch.setattr(photos, "_KEPT", 5 * 32 * 32 * 3)
+    for k in range(6):
+        write_image(tmp_path / f"{k}.png", np.full((32, 32, 3), k, np.uint8))
+    kept = Photos(tmp_path)
+
+    def ask(*numbers: int, **options: int) -> list[str]:
+        read.clear()
+        for k in numbers:
+            pixels = kept.photo(f"{k}.png", np.zeros(2), **options).pixels
+            assert pixels is not None
+            assert (pixels == k).all()
+        return list(read)
+
+    assert len(ask(0, 1, 2, 3, 4)) == 5
+    assert ask(0, 1, 2, 3, 4) == []
+    assert ask(5) == ["5.png"]
+    assert ask(4, 3, 2, 1) == []
+    assert ask(0, 5) == ["0.png", "5.png"]  # those not asked for the longest went
+    assert ask(0, largest=8) == ["0.png"]
+    assert kept._bytes == sum(p.pixels.nbytes for p in kept._kept.values() if p.pixels is not None)
+    # An image that comes later, from a download that goes on, is found.
+    assert "not in the image folder" in kept.photo("late.png", np.zeros(2)).problem
+    write_image(tmp_path / "late.png", np.zeros((4, 4, 3), np.uint8))
+    assert kept.photo("late.png", np.zeros(2)).pixels is not None
 
 
 def test_overlays_are_what_render_draws(astronaut: PseudoGT) -> None:

@@ -15,7 +15,7 @@ from neuralannot.images import leads_out, read_image
 
 __all__ = ["Drawn", "Photo", "Photos", "overlay"]
 
-_KEPT = 12
+_KEPT = 64 << 20  # bytes of pixels: a frame of 140 small cameras, or 20 images
 LARGEST = 1024  # px of the longer side, as shown
 OF_OTHER_CAMERAS = 320
 _ROUNDING = 1e-6  # px
@@ -64,11 +64,12 @@ class Photo:
 
 
 class Photos:
-    """The images of a folder; the last few are kept."""
+    """The images of a folder; the last few are kept. What could not be shown is looked for again."""
 
     def __init__(self, folder: str | os.PathLike[str] | None) -> None:
         self._folder = None if folder is None else Path(folder)
         self._kept: OrderedDict[tuple[str, int], Photo] = OrderedDict()
+        self._bytes = 0
 
     def photo(self, path: str, annotated_size: np.ndarray, *, largest: int = LARGEST) -> Photo:
         """The image at `path`, relative to the folder. What is missing, broken, or of another size than
@@ -78,9 +79,13 @@ class Photos:
             self._kept.move_to_end((path, largest))
             return kept
         found = self._read(path, np.asarray(annotated_size, float), largest)
+        if found.pixels is None:
+            return found
         self._kept[path, largest] = found
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
+        self._bytes += found.pixels.nbytes
+        while self._bytes > _KEPT and len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= 0 if oldest.pixels is None else oldest.pixels.nbytes
         return found
 
     def _read(self, path: str, size: np.ndarray, largest: int) -> Photo:
