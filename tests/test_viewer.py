@@ -7,6 +7,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 import shutil
 import signal
 import socket
@@ -40,6 +41,7 @@ from neuralannot.render import render_overlay
 from neuralannot.viewer import Content, Listing, Viewer, Wish, decide
 from neuralannot.viewer.colours import UNKNOWN, error_colours, legend
 from neuralannot.viewer.facts import facts_html
+from neuralannot.viewer.listing import quality_text
 from neuralannot.viewer.photos import Drawn, Photo, Photos, overlay
 from neuralannot.viewer.planes import eye_through, frustum, into_camera, turned_beside
 from neuralannot.viewer.posing import Posing
@@ -257,6 +259,29 @@ def test_annotations_are_found_by_id_and_frame(walk: PseudoGT) -> None:
     with pytest.raises(ValueError, match="has no rows"):
         Listing(walk[:0]).row(0)
     assert Listing(walk[:0]).pages(12) == 1
+
+
+@pytest.mark.parametrize(
+    ("metres", "said"),
+    [
+        (1.2345, "1234 mm"),
+        (0.0123, "12.3 mm"),
+        (6.7e-8, "6.7e-05 mm"),
+        (np.nan, "not measured"),
+        (np.inf, "inf mm"),
+    ],
+)
+def test_values_of_the_list_are_read_at_a_glance(metres: float, said: str) -> None:
+    assert quality_text("error", metres) == said
+
+
+def test_errors_are_said_in_digits_that_mean_something(walk: PseudoGT) -> None:
+    """Metres off, as failed fits are, and less than float32 can tell."""
+    far = changed(walk, transl=walk.params["transl"] + np.array([3, 0, 4]))
+    facts = shown(walk, far, row=5).facts
+    assert "vertices 5000 mm, roots aligned 0 mm" in facts
+    assert len(re.findall(r"mean \d+(\.\d+)?, largest \d+(\.\d+)? mm", facts)) == 2
+    assert "vertices 0 mm, roots aligned 0 mm" in shown(walk, walk, row=5).facts
 
 
 # --- rows that belong together
