@@ -7,14 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from neuralannot.viewer.planes import FAR, Eye, Placed, eye_through, frustum, moved, turned_beside
+from neuralannot.viewer.planes import FAR, Eye, Placed, eye_through, frustum, moved, seeing, turned_beside
 from neuralannot.viewer.take import Take
 from neuralannot.viewer.things import Group
 
 __all__ = ["apart", "eye_of"]
 
 _HALF = np.tan(np.radians(20))  # of the angle that is seen from around
-_WIDEST = np.radians(75)
 _BEYOND = 4.0  # times as far as the farthest person is what may be seen, the image behind them too
 _OFF, _ABOVE, _HIGH_ABOVE = np.radians(32), np.radians(14), np.radians(32)
 
@@ -37,8 +36,7 @@ def eye_of(take: Take, groups: Sequence[Group]) -> Eye:
         eye = replace(eye, far=max(FAR, _BEYOND * take.depths[1]))  # virtual cameras are far from people
         if not take.is_beside:
             return eye
-        wide = np.tan(min(2 * np.arctan(eye.half[0]), _WIDEST))
-        return replace(eye, half=np.array([wide, eye.half[1]]))
+        return seeing(eye, np.concatenate([g.placed(p.frustum.corners) for g in groups for p in g.planes]))
     points = [g.placed(m.vertices) for g in groups for m in g.meshes] or [take.points]
     outward = _outward(take, _ABOVE)
     if take.view == "world":

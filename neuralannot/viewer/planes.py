@@ -5,13 +5,23 @@ Frames are OpenCV's: x right, y down, z forward. Pixels are those of the annotat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from neuralannot.cameras import Camera
 
-__all__ = ["Eye", "Frustum", "Placed", "eye_through", "frustum", "into_camera", "moved", "turned_beside"]
+__all__ = [
+    "Eye",
+    "Frustum",
+    "Placed",
+    "eye_through",
+    "frustum",
+    "into_camera",
+    "moved",
+    "seeing",
+    "turned_beside",
+]
 
 FAR = 1000.0  # metres: what is drawn, at least
 _FLATTEST = np.cos(np.radians(75))
@@ -134,13 +144,20 @@ def eye_through(camera: Camera, box_xywh: np.ndarray, near: float, *, margin: fl
     ahead = shown.centre - shown.apex
     ahead = ahead / np.linalg.norm(ahead)
     up = -shown.R[:, 1]
-    right = np.cross(ahead, up)
+    eye = Eye(shown.apex, shown.apex + ahead, up, np.zeros(2), near)
+    return seeing(eye, shown.corners, margin=margin)
+
+
+def seeing(eye: Eye, points: np.ndarray, *, margin: float = 1.06) -> Eye:
+    """The same eye where points (P, 3) must be seen, and nothing else."""
+    ahead = (eye.target - eye.position) / np.linalg.norm(eye.target - eye.position)
+    right = np.cross(ahead, eye.up)
     right = right / np.linalg.norm(right)
-    rays = shown.corners - shown.apex
-    # Corners far off the middle would need more than any window shows.
+    rays = points - eye.position
+    # What is far off the middle would need more than any window shows.
     depth = np.maximum(rays @ ahead, _FLATTEST * np.linalg.norm(rays, axis=1))
     half = np.abs(np.stack([rays @ right, rays @ np.cross(right, ahead)]) / depth).max(axis=1)
-    return Eye(shown.apex, shown.apex + ahead, up, half * margin, near)
+    return replace(eye, half=half * margin)
 
 
 def turned_beside(camera: Camera, box_xywh: np.ndarray, side: int, *, gap: float = 1.04) -> Placed:
