@@ -1304,6 +1304,39 @@ def test_mistakes_take_one_line(
     assert errors[-1].startswith("neuralannot: ")
 
 
+def test_the_command_hands_on_what_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    given: list[Any] = []
+
+    class Seen(contextlib.nullcontext[Any]):
+        url = "http://127.0.0.1:1"
+
+        def __init__(self, *files: Any, **options: Any) -> None:
+            super().__init__(self)
+            given[:] = [files, options]
+
+        def wait(self) -> None:
+            pass
+
+    monkeypatch.setattr("neuralannot.viewer.viewer.Viewer", Seen)
+    folders = [shutil.copytree(SAMPLE / "mscoco", tmp_path / name) for name in ("released", "own")]
+    files = [str(folder / "MSCOCO_train_SMPL_NeuralAnnot.json") for folder in folders]
+    options = ["--images", str(tmp_path), "--id", "1", "--from", "around", "--port", "8123"]
+    assert cli.main(["view", *files, *options]) == 0
+    (gt, other), found = given
+    assert gt.joined
+    assert other.joined
+    assert found["names"] == tuple(f"{k}/MSCOCO_train_SMPL_NeuralAnnot.json" for k in ("released", "own"))
+    assert (found["images"], found["row"], found["view"]) == (str(tmp_path), 0, "around")
+    assert (found["port"], found["host"]) == (8123, "127.0.0.1")
+    assert "open http://127.0.0.1:1 in a browser" in capsys.readouterr().out
+    assert cli.main(["view", *files, "--no-annotations"]) == 0
+    assert not any(file.joined for file in given[0])
+    assert cli.main(["view", files[0]]) == 0
+    assert given[0][1] is None
+
+
 def test_without_viser_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "viser", None)
     assert cli.main(["view", str(SAMPLE / "mscoco")]) == 2
