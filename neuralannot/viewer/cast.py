@@ -68,7 +68,7 @@ def cast_of(source: Source, row: int, stage: Stage, colour: tuple[int, int, int]
         if not np.isfinite(vertices).all():
             why = "its parameters are no numbers"
             if np.isfinite(body.vertices).all():
-                why = "it reaches behind its camera, and has no place before that of the row"
+                why = "it reaches behind its camera or that of the row, and has no place there"
             missing.append(f"{name_of(source.gt, r)} of {source.name}: {why}")
             continue
         found.rows.append(r)

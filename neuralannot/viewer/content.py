@@ -56,7 +56,7 @@ def decide(sources: tuple[Source, ...], photos: Photos, wish: Wish) -> Content:
     if len(sources) > 1:
         other = sources[1].same_row(first, row)
         if other is None:
-            missing.append(f"{name_of(first.gt, row)} is not in {sources[1].name}")
+            missing.append(_absence(first, row, sources[1]))
         else:
             casts.append(cast_of(sources[1], other, stage, OTHER, missing))
     view = _view(wish, stage, first, missing)
@@ -87,6 +87,14 @@ def decide(sources: tuple[Source, ...], photos: Photos, wish: Wish) -> Content:
     )
 
 
+def _absence(source: Source, row: int, other: Source) -> str:
+    """Why the other file does not have a row."""
+    one, two = (s.gt.catalogued.data_set for s in (source, other))
+    if one != two:
+        return f"{other.name}: its rows are of {two}, those of {source.name} of {one}: nothing to compare"
+    return f"{name_of(source.gt, row)} is not in {other.name}"
+
+
 def _view(wish: Wish, stage: Stage, source: Source, missing: list[str]) -> str:
     """The view that is wished, or the one nearest to it that there is."""
     if stage.camera is None:
@@ -112,6 +120,8 @@ def _distances(casts: list[Cast], wish: Wish, missing: list[str]) -> list[tuple[
         if not isinstance(found, Distance):
             problem = found
             continue
+        if not np.isfinite(found.placed).all():
+            continue  # a body that is no numbers: said already
         if k == 0:
             facts = distance_facts(second.source.name, found)
         if wish.colours != COLOURS[0]:

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from neuralannot.viewer.planes import Eye, Placed, eye_through, frustum, moved, turned_beside
+from neuralannot.viewer.planes import FAR, Eye, Placed, eye_through, frustum, moved, seeing, turned_beside
 from neuralannot.viewer.take import Take
 from neuralannot.viewer.things import Group
 
 __all__ = ["apart", "eye_of"]
 
 _HALF = np.tan(np.radians(20))  # of the angle that is seen from around
-_WIDEST = np.radians(75)
+_BEYOND = 4.0  # times as far as the farthest person is what may be seen, the image behind them too
 _OFF, _ABOVE, _HIGH_ABOVE = np.radians(32), np.radians(14), np.radians(32)
 
 
@@ -33,10 +33,10 @@ def eye_of(take: Take, groups: Sequence[Group]) -> Eye:
     if take.view in ("camera", "person"):
         assert take.stage.camera is not None
         eye = eye_through(take.stage.camera, take.box, 0.5 * take.depths[0])
+        eye = replace(eye, far=max(FAR, _BEYOND * take.depths[1]))  # virtual cameras are far from people
         if not take.is_beside:
             return eye
-        wide = np.tan(min(2 * np.arctan(eye.half[0]), _WIDEST))
-        return replace(eye, half=np.array([wide, eye.half[1]]))
+        return seeing(eye, np.concatenate([g.placed(p.frustum.corners) for g in groups for p in g.planes]))
     points = [g.placed(m.vertices) for g in groups for m in g.meshes] or [take.points]
     outward = _outward(take, _ABOVE)
     if take.view == "world":
@@ -55,7 +55,9 @@ def _around(points: np.ndarray, outward: np.ndarray, up: np.ndarray) -> Eye:
     from_target = points - target
     aside = np.maximum(np.abs(from_target @ right), np.abs(from_target @ over))
     away = max(1.1 * float((aside / _HALF + from_target @ outward).max()), 1e-2)
-    return Eye(target + outward * away, target, up, np.array([_HALF, _HALF]), 0.02 * away)
+    return Eye(
+        target + outward * away, target, up, np.array([_HALF, _HALF]), 0.02 * away, max(FAR, 10 * away)
+    )
 
 
 def _outward(take: Take, above: float) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuralannot.viewer.listing import name_of, quality_text
+from neuralannot.viewer.listing import name_of, number_text, quality_text
 from neuralannot.viewer.source import Source
 from neuralannot.viewer.truth import Truth
 from neuralannot.web_page import plain
@@ -86,14 +86,15 @@ def error_facts(truth: Truth | None) -> Facts:
         return []
     errors = truth.shown_errors
     what = "to the 3D joints" if truth.in_world else "to the keypoints"
-    said = f"mean {np.nanmean(errors):.3g}, largest {np.nanmax(errors):.3g} {truth.unit}"
+    mean, largest = (number_text(round(float(v), 2)) for v in (np.nanmean(errors), np.nanmax(errors)))
+    said = f"mean {mean}, largest {largest} {truth.unit}"
     return [(what, f"{said} ({int((~np.isnan(errors)).sum())} joints)")]
 
 
 def distance_facts(name: str, found: Distance) -> Facts:
     """How far the body is from that of another file."""
-    placed, aligned = (1000 * float(v.mean()) for v in (found.placed, found.aligned))
-    return [(f"to {name}", f"vertices {placed:.3g} mm, roots aligned {aligned:.3g} mm")]
+    placed, aligned = (number_text(round(1000 * float(v.mean()), 2)) for v in (found.placed, found.aligned))
+    return [(f"to {name}", f"vertices {placed} mm, roots aligned {aligned} mm")]
 
 
 def facts_html(facts: Facts, missing: list[str]) -> str:

@@ -38,7 +38,7 @@ def people_of(take: Take, number: int) -> Group:
             opacity = min(wish.opacity, _SEEN_THROUGH) if through else wish.opacity
             meshes.append(Mesh(f"mesh{k}", vertices, body.faces, cast.tones.get(row, colour), opacity))
         if wish.joints:
-            joints = cast.source.staged(body.joints, row, take.stage)
+            joints = cast.source.staged(body.joints, row, take.stage, body=body.vertices)
             sizes = _JOINT * size * _sizes(cast, body.joint_set)
             dark = (colour * 0.55).astype(np.uint8)
             dots.append(Dots(f"joints{k}", joints, np.tile(dark, (len(joints), 1)), sizes))
@@ -72,7 +72,7 @@ def _errors(take: Take, cast: Cast) -> tuple[list[Dots], list[Strokes]]:
     truth, size = cast.truth, cast.extent
     assert truth is not None
     tones = error_colours(truth.shown_errors, cast.limit(take.wish, truth.unit))
-    posed = cast.source.staged(truth.posed, cast.rows[0], take.stage)
+    posed = cast.source.staged(truth.posed, cast.rows[0], take.stage, body=cast.bodies[0].vertices)
     sizes = _ERROR * size * _sizes(cast, truth.joint_set)
     if not truth.in_world:
         known = np.isfinite(posed).all(axis=1) & ~np.isnan(truth.errors)

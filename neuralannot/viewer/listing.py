@@ -109,4 +109,9 @@ def quality_text(name: str, value: float | bool) -> str:
     if np.isnan(value):
         return "not measured"
     unit, shown = for_people(name, np.array([value]))
-    return f"{shown[0]:.3g} {unit}".rstrip()
+    return f"{number_text(shown[0])} {unit}".rstrip()
+
+
+def number_text(value: float) -> str:
+    """A number as people read it: three digits, no powers of ten where none are needed."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"

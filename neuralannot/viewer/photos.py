@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,10 @@ from neuralannot.images import leads_out, read_image
 
 __all__ = ["Drawn", "Photo", "Photos", "overlay"]
 
-_KEPT = 12
+_KEPT = 64 << 20  # bytes of pixels: a frame of 140 small cameras, or 20 images
 LARGEST = 1024  # px of the longer side, as shown
 OF_OTHER_CAMERAS = 320
+_ROUNDING = 1e-6  # px
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +57,19 @@ class Photo:
         h, w = self.pixels.shape[:2]
         scale = np.array([w, h]) / self.size
         box = np.asarray(box_xywh, float)
-        low = np.clip(np.floor(box[:2] * scale), 0, [w - 1, h - 1]).astype(int)
-        high = np.clip(np.ceil((box[:2] + box[2:]) * scale), low + 1, [w, h]).astype(int)
+        # A box that was snapped stays what it is: its edges are whole pixels but for rounding.
+        low = np.clip(np.floor(box[:2] * scale + _ROUNDING), 0, [w - 1, h - 1]).astype(int)
+        high = np.clip(np.ceil((box[:2] + box[2:]) * scale - _ROUNDING), low + 1, [w, h]).astype(int)
         return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
 class Photos:
-    """The images of a folder; the last few are kept."""
+    """The images of a folder; the last few are kept. What could not be shown is looked for again."""
 
     def __init__(self, folder: str | os.PathLike[str] | None) -> None:
         self._folder = None if folder is None else Path(folder)
         self._kept: OrderedDict[tuple[str, int], Photo] = OrderedDict()
+        self._bytes = 0
 
     def photo(self, path: str, annotated_size: np.ndarray, *, largest: int = LARGEST) -> Photo:
         """The image at `path`, relative to the folder. What is missing, broken, or of another size than
@@ -76,9 +79,13 @@ class Photos:
             self._kept.move_to_end((path, largest))
             return kept
         found = self._read(path, np.asarray(annotated_size, float), largest)
+        if found.pixels is None:
+            return found
         self._kept[path, largest] = found
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
+        self._bytes += found.pixels.nbytes
+        while self._bytes > _KEPT and len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= 0 if oldest.pixels is None else oldest.pixels.nbytes
         return found
 
     def _read(self, path: str, size: np.ndarray, largest: int) -> Photo:
@@ -144,8 +151,13 @@ def overlay(photo: Photo, people: Sequence[Drawn], *, mesh: bool, joints: bool) 
     if larger > 1:
         pixels = cv2.resize(pixels, None, fx=larger, fy=larger, interpolation=cv2.INTER_LINEAR)
     scale = np.array(pixels.shape[1::-1]) / photo.size
+
+    def as_shown(points: np.ndarray) -> np.ndarray:  # pixels' centres are whole numbers, before and after
+        found: np.ndarray = (points + 0.5) * scale - 0.5
+        return found
+
     if mesh and people:
-        cameras = [one.camera.scaled(scale) for one in people]
+        cameras = [replace(one.camera.scaled(scale), princpt=as_shown(one.camera.princpt)) for one in people]
         pixels = render_overlay(
             pixels,
             [one.vertices for one in people],
@@ -162,7 +174,7 @@ def overlay(photo: Photo, people: Sequence[Drawn], *, mesh: bool, joints: bool) 
     for one in people:
         if one.joints is None or one.annotated is None or one.tones is None:
             continue
-        ends = [points * scale for points in (one.joints, one.annotated)]
+        ends = [as_shown(points) for points in (one.joints, one.annotated)]
         for fit, true, tone in zip(*ends, one.tones.tolist(), strict=True):
             if not _near(true, pixels):
                 continue

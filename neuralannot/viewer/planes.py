@@ -5,14 +5,25 @@ Frames are OpenCV's: x right, y down, z forward. Pixels are those of the annotat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from neuralannot.cameras import Camera
 
-__all__ = ["Eye", "Frustum", "Placed", "eye_through", "frustum", "into_camera", "moved", "turned_beside"]
+__all__ = [
+    "Eye",
+    "Frustum",
+    "Placed",
+    "eye_through",
+    "frustum",
+    "into_camera",
+    "moved",
+    "seeing",
+    "turned_beside",
+]
 
+FAR = 1000.0  # metres: what is drawn, at least
 _FLATTEST = np.cos(np.radians(75))
 _EDGE = 0.5  # of a pixel: an image begins half a pixel before the centre of its first
 
@@ -66,7 +77,7 @@ class Eye:
     """Where to look from: `position`, `target` (3,) metres, `up` (3,), and what must be seen.
 
     `half`: (2,) tangents of half the angle that must be seen to the side and upward; a window of another
-    form shows more. `near`: metres, nothing closer is drawn.
+    form shows more. `near`, `far`: metres, nothing closer or farther is drawn.
     """
 
     position: np.ndarray
@@ -74,6 +85,7 @@ class Eye:
     up: np.ndarray
     half: np.ndarray
     near: float
+    far: float = FAR
 
     def fov(self, aspect: float) -> float:
         """The vertical field of view, radians, of a window `aspect` times as wide as high."""
@@ -99,13 +111,14 @@ def frustum(camera: Camera, box_xywh: np.ndarray, depth: float) -> Frustum:
     return Frustum(-t @ R, points[:4], points[4], width, height, R.T)
 
 
-def into_camera(points: np.ndarray, own: Camera, other: Camera) -> np.ndarray:
+def into_camera(points: np.ndarray, own: Camera, other: Camera, *, middle: float | None = None) -> np.ndarray:
     """Points (P, 3) of one camera's space -> another's, so that they project to the same pixels.
 
     Both are rows and belong to one image. Their depths become `(z - m) + m F / f` with the mean depth `m` and
     the focal lengths `f` and `F`, as `render_overlay` orders bodies of several virtual cameras: a body does
-    not get thicker with the focal length. Nothing changes where the cameras are the same. Points at or behind
-    the camera have no pixel and become NaN.
+    not get thicker with the focal length. `middle`: `m`, metres, where points are not all of a body: they
+    move with it. Nothing changes where the cameras are the same. Points at or behind either camera become
+    NaN.
     """
     same = np.array_equal(own.focal, other.focal) and np.array_equal(own.princpt, other.princpt)
     if same:
@@ -113,8 +126,10 @@ def into_camera(points: np.ndarray, own: Camera, other: Camera) -> np.ndarray:
     f, F = (float(np.sqrt(c.focal[0].astype(float).prod())) for c in (own, other))
     wide = points.astype(np.float64)
     pixels = own.project(wide[None])[0]
-    middle = float(wide[:, 2].mean())
+    if middle is None:
+        middle = float(wide[:, 2].mean())
     depth = wide[:, 2] - middle + middle * F / f
+    depth = np.where(depth > 0, depth, np.nan)
     rays = (pixels - other.princpt[0]) / other.focal[0]
     found: np.ndarray = np.c_[rays * depth[:, None], depth].astype(points.dtype)
     return found
@@ -129,13 +144,20 @@ def eye_through(camera: Camera, box_xywh: np.ndarray, near: float, *, margin: fl
     ahead = shown.centre - shown.apex
     ahead = ahead / np.linalg.norm(ahead)
     up = -shown.R[:, 1]
-    right = np.cross(ahead, up)
+    eye = Eye(shown.apex, shown.apex + ahead, up, np.zeros(2), near)
+    return seeing(eye, shown.corners, margin=margin)
+
+
+def seeing(eye: Eye, points: np.ndarray, *, margin: float = 1.06) -> Eye:
+    """The same eye where points (P, 3) must be seen, and nothing else."""
+    ahead = (eye.target - eye.position) / np.linalg.norm(eye.target - eye.position)
+    right = np.cross(ahead, eye.up)
     right = right / np.linalg.norm(right)
-    rays = shown.corners - shown.apex
-    # Corners far off the middle would need more than any window shows.
+    rays = points - eye.position
+    # What is far off the middle would need more than any window shows.
     depth = np.maximum(rays @ ahead, _FLATTEST * np.linalg.norm(rays, axis=1))
     half = np.abs(np.stack([rays @ right, rays @ np.cross(right, ahead)]) / depth).max(axis=1)
-    return Eye(shown.apex, shown.apex + ahead, up, half * margin, near)
+    return replace(eye, half=half * margin)
 
 
 def turned_beside(camera: Camera, box_xywh: np.ndarray, side: int, *, gap: float = 1.04) -> Placed:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Scene", "coloured_glb"]
 
-_FAR = 1000.0
-
 
 class Scene:
     """The scene of a server. What is shown again under its name is changed in place."""
@@ -73,7 +71,7 @@ class Scene:
             camera.look_at = eye.target
             camera.fov = eye.fov(camera.aspect)
             camera.near = eye.near
-            camera.far = max(_FAR, 10 * float(np.linalg.norm(eye.target - eye.position)))
+            camera.far = eye.far
         self._aspects[client.client_id] = camera.aspect
 
     def enter(self, client: viser.ClientHandle) -> None:

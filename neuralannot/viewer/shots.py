@@ -136,10 +136,9 @@ class Shots:
             same &= (cameras == cameras[rows == row][0]).all(axis=1)
         names = self._gt.catalogued.key_names[:-1]
         name = ", ".join(f"{n} {v}" for n, v in zip(names, key[0, :-1].tolist(), strict=True))
-        return _timeline(name, rows[same], some.view.column("key")[same, -1], row, self._side_of(some, same))
-
-    def _side_of(self, some: PseudoGT, mask: np.ndarray) -> np.ndarray | None:
-        return None if some.side is None else some.side[mask]
+        rows = rows[same]
+        sides = np.zeros(len(rows), bool) if some.side is None else some.side[same]
+        return _timeline(name, rows, some.view.column("key")[same, -1], row, sides == sides[rows == row][0])
 
     def _by_folder(self, row: int) -> Timeline | None:
         path = self.image_path(row)
@@ -148,20 +147,20 @@ class Shots:
         rows = self._folders.rows(self._gt, row)
         names = self._gt.rows(rows).image_path
         _, frames = np.unique(names, return_inverse=True)
-        return _timeline(path.rpartition("/")[0], rows, frames, row, None)
+        # Nothing says who is who; files have people in one order in all images.
+        order = np.lexsort((rows, frames))
+        number = np.empty(len(rows), np.int64)
+        number[order] = np.arange(len(rows)) - np.searchsorted(frames[order], frames[order])
+        return _timeline(path.rpartition("/")[0], rows, frames, row, number == number[rows == row][0])
 
     @cached_property
     def _folders(self) -> _SameBytes:
         return _SameBytes(self._gt.view, "ann/image_path", folder=True)
 
 
-def _timeline(
-    name: str, rows: np.ndarray, frames: np.ndarray, row: int, sides: np.ndarray | None
-) -> Timeline:
-    """One row of each frame: `row` of its own, of the others one of its side where there is one."""
-    rank = np.ones(len(rows), np.int64)
-    if sides is not None:
-        rank[sides == sides[rows == row][0]] = 0
+def _timeline(name: str, rows: np.ndarray, frames: np.ndarray, row: int, alike: np.ndarray) -> Timeline:
+    """One row of each frame: `row` of its own, of the others one that is `alike` (N,) where there is one."""
+    rank = np.where(alike, 0, 1)
     rank[rows == row] = -1
     order = np.lexsort((rows, rank, frames))
     first = np.ones(len(order), bool)

@@ -43,7 +43,7 @@ class Source:
     body_models: str | os.PathLike[str] | None = None
     shots: Shots = field(init=False)
     posing: Posing = field(init=False)
-    _floors: dict[str, float] = field(init=False, default_factory=dict)
+    _floors: dict[str, float | None] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shots", Shots(self.gt))
@@ -65,9 +65,12 @@ class Source:
         found: np.ndarray = self.gt.rows([row]).require_camera().world_to_camera(points[None])[0]
         return found
 
-    def staged(self, points: np.ndarray, row: int, stage: Stage) -> np.ndarray:
+    def staged(
+        self, points: np.ndarray, row: int, stage: Stage, *, body: np.ndarray | None = None
+    ) -> np.ndarray:
         """Points (P, 3) of a row's body where they are on the stage: over the same pixels of the image.
 
+        `body`: (V, 3) the vertices of the body that they are joints of; points of their own where None.
         Raises ValueError that names the companion where a camera is needed and missing.
         """
         if stage.space == "world" and self.gt.space == "world":
@@ -78,11 +81,17 @@ class Source:
         own = self.gt.rows([row]).require_camera()
         if stage.camera is None:
             raise ValueError("the first file's row has no camera to place others before")
-        placed = into_camera(self.in_camera(points, row), own, stage.camera)
+        middle = None if body is None else float(self.in_camera(body, row)[:, 2].mean(dtype=np.float64))
+        placed = into_camera(self.in_camera(points, row), own, stage.camera, middle=middle)
         return placed if stage.space == "camera" else stage.camera.camera_to_world(placed[None])[0]
 
     def same_row(self, other: Source, row: int) -> int | None:
-        """The row here that is a row of another file, by id or frame key, hands by side; None if none."""
+        """The row here that is a row of another file, by id or frame key, hands by side; None if none.
+
+        The same number in another data set is another annotation.
+        """
+        if self.gt.catalogued.data_set != other.gt.catalogued.data_set:
+            return None
         one = other.gt.rows([row])
         if all("id" in gt.view or gt.joined for gt in (self.gt, one)):
             key: tuple[int | str, ...] = (int(one.ids[0]),)
@@ -103,7 +112,7 @@ class Source:
 
     def floor(self, row: int) -> float | None:
         """How high the floor is, metres, in the worlds whose up is known: the median of the lowest points of
-        frames of the sequence. None elsewhere."""
+        frames of the sequence. None elsewhere, and where no body of those has a place."""
         axis = UP.get(self.gt.catalogued.data_set)
         timeline = self.shots.timeline(row) if axis is not None and self.gt.space == "world" else None
         if axis is None or timeline is None:
@@ -111,7 +120,8 @@ class Source:
         if timeline.name not in self._floors:
             some = timeline.rows[np.linspace(0, len(timeline) - 1, _FLOOR_FRAMES).round().astype(int)]
             lowest = [body.vertices[:, axis].min() for body in self.bodies(np.unique(some))]
-            self._floors[timeline.name] = float(np.median(lowest))
+            known = np.array(lowest)[np.isfinite(lowest)]
+            self._floors[timeline.name] = float(np.median(known)) if len(known) else None
         return self._floors[timeline.name]
 
 

@@ -110,12 +110,15 @@ class Viewer:
             pass
 
     def stop(self) -> None:
-        """Close the page."""
+        """Close the page, once what has begun is shown. Nothing where it was stopped before."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
         panel = getattr(self, "_panel", None)
         if panel is not None:
             panel.stop()
-        self._stopped.set()
-        close_server(self._server)
+        with self._lock:
+            close_server(self._server)
 
     def __enter__(self) -> Viewer:
         return self
@@ -151,9 +154,11 @@ class Viewer:
     def show(self, *, move_eye: bool | None = None, **changes: Any) -> None:
         """Show something else: fields of `Wish`. `move_eye`: look from there; None for a new row or view.
 
-        Raises as making a `Viewer` does.
+        Raises as making a `Viewer` does, RuntimeError after `stop`.
         """
         with self._lock:
+            if self._stopped.is_set():
+                raise RuntimeError("the viewer was stopped: nobody sees what it shows; make another")
             wish = replace(self._wish, **changes)
             if not 0 <= wish.row < len(self.gt):
                 raise IndexError(f"row {wish.row}: there are {len(self.gt)} rows")

@@ -21,8 +21,9 @@ class Wish:
 
     `row` of the first file; `view` of `VIEWS`; `mesh`, `joints`, `errors` (joint errors), `overlay` (the
     projection drawn on the image), `image`; `layout` of `LAYOUTS`; `colours` of `COLOURS`; `opacity` of
-    meshes; `limit`: where the colours of errors end, mm or px, None for 100 mm (hands and faces 20), 20 px.
-    Raises ValueError for a view, layout or colours that are none.
+    meshes, from 0 to 1; `limit`: where the colours of errors end, mm or px, None for 100 mm (hands and faces
+    20), 20 px. Raises ValueError for a view, layout or colours that are none, for another opacity, and for a
+    limit that is no positive number.
     """
 
     row: int
@@ -41,6 +42,10 @@ class Wish:
         for name, values in (("view", VIEWS), ("layout", LAYOUTS), ("colours", COLOURS)):
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} must be one of {values}, got {getattr(self, name)!r}")
+        if not 0 <= self.opacity <= 1:
+            raise ValueError(f"opacity must be from 0 to 1, got {self.opacity!r}")
+        if self.limit is not None and not 0 < self.limit < float("inf"):
+            raise ValueError(f"limit must be a positive number, mm or px, or None, got {self.limit!r}")
 
     @property
     def is_beside(self) -> bool:
