@@ -23,6 +23,7 @@ from tools.bake_open_models import (  # noqa: E402
     hands,
     invariants,
     makehuman,
+    manifest,
     mouth,
     packing,
     phenotypes,
@@ -411,6 +412,7 @@ def test_a_broken_bake_leaves_the_files_as_they_are(tmp_path):
     hand = packing.read_npz(new / "mano/MANO_LEFT.npz")
     hand["v_template"] = hand["v_template"] + np.float32(0.001) * np.arange(778, dtype=np.float32)[:, None]
     packing.write_npz(new / "mano/MANO_LEFT.npz", hand)
+    manifest.write_manifest(new, manifest.make_manifest(new, "anny==0.6.2", "", {}))
     with pytest.raises(bake.BrokenBakeError, match=r"(?s)left as it was.*MANO_LEFT"):
         bake.check_and_replace(new, out)
     assert (out / "smpl/SMPL_NEUTRAL.npz").read_bytes() == b"what was there"
@@ -424,6 +426,77 @@ def test_a_bake_that_lacks_a_file_replaces_nothing(tmp_path):
     with pytest.raises(bake.BrokenBakeError, match=r"mano/MANO_LEFT.npz is missing"):
         bake.check_and_replace(new, out)
     assert not list(out.iterdir())
+
+
+@pytest.fixture
+def two_bakes(tmp_path) -> tuple[Path, Path]:
+    """A new folder and an old one, files of a few bytes each; the old one lacks a body and has a file of its
+    own."""
+    folders = tmp_path / "out" / ".bake-new", tmp_path / "out"
+    for name, folder in zip(("new", "old"), folders, strict=True):
+        for file in (*bake.BAKED, bake.MANIFEST):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(f"{name} {file}")
+    (folders[1] / "smpl/SMPL_MALE.npz").unlink()
+    (folders[1] / "smpl/notes.txt").write_text("mine")
+    return folders
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file() and ".bake-new" not in path.parts]
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("after", [0, 1, 5, 13, 14, 20, 26])
+def test_a_move_that_fails_leaves_all_files_as_they_were(two_bakes, monkeypatch, after, error):
+    new, out = two_bakes
+    before, move, moves = contents(out), bake._move, []
+
+    def failing(file, to):
+        moves.append(file)
+        if len(moves) == after + 1:
+            raise error
+        move(file, to)
+
+    monkeypatch.setattr(bake, "_move", failing)
+    with pytest.raises((bake.BrokenBakeError, KeyboardInterrupt)) as raised:
+        bake._replace(new, out)
+    if isinstance(error, OSError):
+        assert "left as it was: [Errno 28] No space left" in str(raised.value)
+    assert contents(out) == before
+    assert len(moves) > after
+    assert [path.name for path in out.glob(".*")] == [new.name]
+
+
+def test_files_of_two_bakes_never_pass_for_one(two_bakes, monkeypatch):
+    """Wherever a bake is killed, no manifest stands beside files that are not its own."""
+    new, out = two_bakes
+    move, states = bake._move, []
+
+    def watched(file, to):
+        move(file, to)
+        states.append(contents(out))
+
+    monkeypatch.setattr(bake, "_move", watched)
+    bake._replace(new, out)
+    files = (*bake.BAKED, bake.MANIFEST)
+    assert contents(out) == {**{file: f"new {file}" for file in files}, "smpl/notes.txt": "mine"}
+    assert len(states) == 2 * len(files) - 1
+    assert not any(bake.MANIFEST in state for state in states[:-1])
+
+
+def test_files_that_the_manifest_does_not_tell_of_are_named(tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(OPEN, out)
+    (out / "smpl/SMPL_MALE.npz").write_bytes(b"half a fi")
+    (said,) = bake.check(out)
+    assert said.startswith("smpl/SMPL_MALE.npz is not the file that manifest.json tells of")
+    (out / "manifest.json").write_text("[1")
+    (said,) = bake.check(out)
+    assert said.startswith("manifest.json cannot be read (JSONDecodeError")
+    (out / "manifest.json").unlink()
+    assert bake.check(out) == ["manifest.json is missing"]
 
 
 @pytest.mark.slow
