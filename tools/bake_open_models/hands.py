@@ -73,10 +73,12 @@ def _draw_poses(source: Source) -> np.ndarray:
         )
 
     def unit(vector: np.ndarray) -> np.ndarray:
-        return vector / np.linalg.norm(vector)
+        direction: np.ndarray = vector / np.linalg.norm(vector)
+        return direction
 
     def bend(amount: np.ndarray, degrees: float) -> np.ndarray:
-        return (amount * np.deg2rad(degrees))[:, None]
+        angles: np.ndarray = (amount * np.deg2rad(degrees))[:, None]
+        return angles
 
     for finger in ("index", "middle", "ring", "pinky"):
         first = FINGERS.index(f"{finger}1")
