@@ -306,6 +306,16 @@ def test_weak_spots_are_no_weaker_than_they_were():
     assert measured["shoulder, arms 60 down: fall of the outline, degrees"] > 14
     assert measured["mouth open by 25: share of its box"] > 0.74
     assert measured["wrist joint inside the cut, mm"] > 6
+    # A bake whose shoulders, mouth or wrists got worse replaces nothing.
+    models = packing.read_models(OPEN)
+    assert list(invariants._of_weak_spots(models)) == []
+    for kind, change in (("smpl", "posedirs"), ("flame", "posedirs"), ("mano_right", "J")):
+        worse = {**models[kind, "neutral"]}
+        worse[change] = worse[change] * (0 if change == "posedirs" else 1.2)
+        (said,) = invariants._of_weak_spots({**models, (kind, "neutral"): worse})
+        assert said.startswith(
+            {"smpl": "shoulders", "flame": "the open mouth", "mano_right": "MANO's wrist"}[kind]
+        )
 
 
 @pytest.mark.parametrize(
