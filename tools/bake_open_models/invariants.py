@@ -259,6 +259,9 @@ def _of_landmarks(model: Arrays) -> Iterator[str]:
     right, left = contour[1:40], contour[40:, ::-1] * MIRROR
     if (contour[0, :8, 0] >= 0).any() or np.abs(right - left).max() > _LANDMARKS_APART:
         yield "the face's contour must run from the subject's right to the left, turns mirroring each other"
+    across = np.cos(np.deg2rad(39)) * contour[..., 0] + np.sin(np.deg2rad(39)) * contour[..., 2]
+    if np.ptp(across[78]) <= np.ptp(across[39]):
+        yield "the contour of bin 78 must be that of a head turned by 39 degrees to its left"
 
 
 def _of_hand_poses(model: Arrays) -> Iterator[str]:
