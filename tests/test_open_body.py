@@ -188,6 +188,10 @@ def test_packing_rounds_but_keeps_zeros():
     packed = packing.round_weights(weights)
     assert np.all(packed.astype(np.float32).sum(1) == 1)
     assert np.abs(packed - weights).max() <= 5 * 2.0**-15
+    few = np.where(np.arange(6) < 2, 0, weights)  # joints that move nothing go on moving nothing
+    packed = packing.round_weights(few / few.sum(1, keepdims=True))
+    assert packed.min() >= 0
+    assert not packed[:, :2].any()
 
 
 def test_written_npz_is_the_same_bytes_every_time(tmp_path):
