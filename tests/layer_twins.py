@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import smplx
 import torch
 from smplx.utils import Struct
@@ -23,15 +22,6 @@ MODELS = [("smpl", None), ("smplx", None), ("mano", "right"), ("mano", "left"), 
 RIGHT = [(name, side) for name, side in MODELS if side != "left"]
 AT_REST = {"smplx": ("leye_pose", "reye_pose"), "flame": ("neck_pose", "leye_pose", "reye_pose")}
 DOUBLE = torch.float64
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Workers of pytest share the cores: their threads would wait for each other's."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_bodies(

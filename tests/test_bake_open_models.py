@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from neuralannot.joint_sets import JOINT_SETS, mirror_index  # noqa: E402
 from tools.bake_open_models import (  # noqa: E402
     bake,
     correctives,
@@ -23,6 +24,7 @@ from tools.bake_open_models import (  # noqa: E402
     hands,
     invariants,
     makehuman,
+    manifest,
     mouth,
     packing,
     phenotypes,
@@ -224,25 +226,31 @@ def test_rows_are_put_at_their_numbers():
 # Trees.
 
 
-@pytest.mark.parametrize(
-    ("kind", "model"), [("smpl", "smpl"), ("smplx", "smplx"), ("mano_right", "mano-right")]
-)
-def test_trees_have_the_librarys_joints(kind, model):
-    from neuralannot.joint_sets import JOINT_SETS
+_FINGERS = [0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14]  # of MANO's wrist
+_BODY = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19]
+OFFICIAL_PARENTS = {
+    "smpl": [*_BODY, 20, 21],
+    "smplx": [*_BODY, 15, 15, 15]
+    + [first + p if p else wrist for first, wrist in ((24, 20), (39, 21)) for p in _FINGERS],
+    "mano-right": [-1, *_FINGERS],
+    "mano-left": [-1, *_FINGERS],
+    "flame": [-1, 0, 1, 1, 1],
+}
 
-    names = [
-        name.replace("L_", "left_")
-        .replace("R_", "right_")
-        .replace("_eye", "_eye_smplhf")
-        .replace("_foot", "_foot")
-        for name in trees.TREES[kind].joints
-    ]
-    of_library = [name.replace("_ankle", "_ankle") for name in JOINT_SETS[model].joints[: len(names)]]
-    ends = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist", "neck", "head", "jaw")
-    for ours, theirs in zip(names, of_library, strict=True):
-        if ours.endswith(ends):
-            assert ours.split("_")[-1] == theirs.split("_")[-1]
-            assert ours.startswith("left") == theirs.startswith("left")
+
+@pytest.mark.parametrize("model", OFFICIAL_PARENTS)
+def test_trees_are_the_official_ones_with_the_librarys_names(model):
+    tree = trees.TREES[model.replace("-", "_")]
+    assert list(tree.parents) == OFFICIAL_PARENTS[model]
+    names = [name.replace("L_", "left_").replace("R_", "right_") for name in tree.joints]
+    others = {"left_eye": "left_eye_smplhf", "right_eye": "right_eye_smplhf"}
+    if model == "flame":
+        others |= {"base": "root_flame", "neck": "neck_flame"}
+    assert [others.get(name, name) for name in names] == list(JOINT_SETS[model].joints[: len(names)])
+
+
+def test_landmarks_mirror_as_the_librarys():
+    assert list(invariants._LANDMARK_MIRROR) == (mirror_index("flame")[5:56] - 5).tolist()
 
 
 # Correctives.
@@ -363,10 +371,7 @@ def test_directions_are_completed_to_a_whole_basis():
 
 @pytest.fixture(scope="module")
 def shipped() -> packing.Models:
-    return {
-        name: packing.read_npz(OPEN / packing.FILES[name])
-        for name in (("smpl", "neutral"), ("mano_left", "neutral"))
-    }
+    return packing.read_models(OPEN)
 
 
 def breaks(kind: str, model: packing.Arrays, **changed) -> list[str]:
@@ -402,6 +407,116 @@ def test_what_is_broken_is_named(shipped):
     assert any("keys must be" in p for p in invariants.broken_model("smpl", "neutral", missing))
 
 
+def test_named_vertices_are_looked_for_on_both_sides(shipped):
+    """Each of them in turn in the middle of its part is found out."""
+    from smplx.vertex_ids import vertex_ids
+
+    model = shipped["smpl", "neutral"]
+    assert list(invariants._of_named_vertices("smpl", model)) == []
+    of_joint = model["weights"].argmax(1)
+    for name, number in vertex_ids["smplh"].items():
+        moved = model["v_template"].copy()
+        moved[number] = moved[of_joint == of_joint[number]].mean(0)
+        said = list(invariants._of_named_vertices("smpl", {**model, "v_template": moved}))
+        assert any(f"vertex {number}, {name}," in problem for problem in said), name
+
+
+def test_broken_faces_and_hands_are_named(shipped):
+    flame = shipped["flame", "neutral"]
+
+    def said(**changed) -> str:
+        model = {**flame, **changed}
+        return "\n".join([*invariants._of_arrays("flame", model), *invariants._of_landmarks(model)])
+
+    assert said() == ""
+    assert "lmk_faces_idx must lie in 0..9993" in "\n".join(
+        invariants._of_arrays("flame", {**flame, "lmk_faces_idx": flame["lmk_faces_idx"] + 9000})
+    )
+    assert "f must lie in 0..5022" in "\n".join(
+        invariants._of_arrays("flame", {**flame, "f": flame["f"] + 1})
+    )
+    assert "lmk_bary_coords must be (51, 3)" in "\n".join(
+        invariants._of_arrays("flame", {**flame, "lmk_bary_coords": flame["lmk_bary_coords"][:17]})
+    )
+    weights = flame["lmk_bary_coords"]
+    assert said(lmk_bary_coords=weights * 1.1).startswith("rows of lmk_bary_coords must")
+    order = np.arange(51)
+    order[[19, 25]] = order[[25, 19]]  # a corner of each eye
+    exchanged = {"lmk_faces_idx": flame["lmk_faces_idx"][order], "lmk_bary_coords": weights[order]}
+    assert "landmarks must mirror each other" in said(**exchanged)
+    backwards = {
+        f"dynamic_lmk_{key}": flame[f"dynamic_lmk_{key}"][:, ::-1] for key in ("faces_idx", "bary_coords")
+    }
+    assert "must run from the subject's right" in said(**backwards)
+    turned = {
+        f"dynamic_lmk_{key}": flame[f"dynamic_lmk_{key}"][[0, *range(40, 79), *range(1, 40)]]
+        for key in ("faces_idx", "bary_coords")
+    }
+    assert said(**turned).startswith("the contour of bin 78 must be that of a head turned by 39 degrees")
+
+    hand = shipped["mano_right", "neutral"]
+    rows = hand["hands_components"].copy()
+    rows[40] *= 1.01
+    (problem,) = breaks("mano_right", hand, hands_components=rows)
+    assert problem == "rows of hands_components must be unit vectors square to each other"
+
+
+def test_the_contour_of_a_turned_head_is_the_one_that_is_seen(shipped):
+    """Turned to its left, its right cheek comes to the front: smplx reads bins 40 to 78 then."""
+    flame = shipped["flame", "neutral"]
+    corners = flame["v_template"][flame["f"].astype(int)[flame["dynamic_lmk_faces_idx"]]]
+    contour = np.einsum("bkci,bkc->bki", corners, flame["dynamic_lmk_bary_coords"])
+    for column, degrees in ((78, 39), (39, -39), (0, 0)):
+        turn = Rotation.from_euler("y", degrees, degrees=True)
+        outline, seen = turn.apply(contour[column])[:, 0], turn.apply(contour[0])[:, 0]
+        # Seen so, it is at least as wide as any other bin's.
+        others = [np.ptp(turn.apply(other)[:, 0]) for other in contour]
+        assert np.ptp(outline) > max(others) - 0.004, column
+        if degrees:
+            assert np.ptp(outline) > np.ptp(seen) + 0.004
+
+
+def test_what_hands_heads_and_genders_share_is_looked_at(shipped):
+    subsets = packing.read_npz(OPEN / packing.CORRESPONDENCE)
+
+    def said(kind: str, gender: str, **changed) -> list[str]:
+        models = {**shipped, (kind, gender): {**shipped[kind, gender], **changed}}
+        return [*invariants._of_subsets(models, subsets), *invariants._of_genders(models)]
+
+    left, face = shipped["mano_left", "neutral"], shipped["flame", "male"]
+    for key in ("posedirs", "weights", "J_regressor", "hands_mean", "hands_components"):
+        assert f"{key} of the left hand must mirror the right one's, bit for bit" in said(
+            "mano_left", "neutral", **{key: left[key] + 1}
+        )
+    assert said("flame", "male", lmk_faces_idx=face["lmk_faces_idx"] + 1) == [
+        "flame/FLAME_MALE.npz: lmk_faces_idx must be the neutral body's"
+    ]
+    assert "flame/FLAME_MALE.npz: expressions must be the neutral body's" in said(
+        "flame", "male", shapedirs=face["shapedirs"] * 2
+    )
+    body = shipped["smplx", "female"]
+    assert "smplx/SMPLX_FEMALE.npz: hands_meanl must be MANO's" in said(
+        "smplx", "female", hands_meanl=body["hands_meanr"]
+    )
+
+
+def test_sides_that_differ_are_named(shipped):
+    model = shipped["smpl", "neutral"]
+
+    def said(**changed) -> str:
+        return "\n".join(invariants._of_symmetry("smpl", {**model, **changed}))
+
+    assert said() == ""
+    left = trees.TREES["smpl"].joints.index("L_elbow")
+    weights, joints, directions = (model[key].copy() for key in ("weights", "J", "shapedirs"))
+    weights[:, [left, left - 2]] = weights[:, [left - 2, left]]
+    joints[left] += 0.01
+    directions[:, 0, 2] += 0.001
+    assert "weights of both sides must mirror each other" in said(weights=weights)
+    assert "J of both sides must mirror each other" in said(J=joints)
+    assert "shapedirs of both sides must mirror each other" in said(shapedirs=directions)
+
+
 @pytest.mark.slow
 def test_a_broken_bake_leaves_the_files_as_they_are(tmp_path):
     new, out = tmp_path / "new", tmp_path / "out"
@@ -411,6 +526,7 @@ def test_a_broken_bake_leaves_the_files_as_they_are(tmp_path):
     hand = packing.read_npz(new / "mano/MANO_LEFT.npz")
     hand["v_template"] = hand["v_template"] + np.float32(0.001) * np.arange(778, dtype=np.float32)[:, None]
     packing.write_npz(new / "mano/MANO_LEFT.npz", hand)
+    manifest.write_manifest(new, manifest.make_manifest(new, "anny==0.6.2", "", {}))
     with pytest.raises(bake.BrokenBakeError, match=r"(?s)left as it was.*MANO_LEFT"):
         bake.check_and_replace(new, out)
     assert (out / "smpl/SMPL_NEUTRAL.npz").read_bytes() == b"what was there"
@@ -424,6 +540,77 @@ def test_a_bake_that_lacks_a_file_replaces_nothing(tmp_path):
     with pytest.raises(bake.BrokenBakeError, match=r"mano/MANO_LEFT.npz is missing"):
         bake.check_and_replace(new, out)
     assert not list(out.iterdir())
+
+
+@pytest.fixture
+def two_bakes(tmp_path) -> tuple[Path, Path]:
+    """A new folder and an old one, files of a few bytes each; the old one lacks a body and has a file of its
+    own."""
+    folders = tmp_path / "out" / ".bake-new", tmp_path / "out"
+    for name, folder in zip(("new", "old"), folders, strict=True):
+        for file in (*bake.BAKED, bake.MANIFEST):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(f"{name} {file}")
+    (folders[1] / "smpl/SMPL_MALE.npz").unlink()
+    (folders[1] / "smpl/notes.txt").write_text("mine")
+    return folders
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file() and ".bake-new" not in path.parts]
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("after", [0, 1, 5, 13, 14, 20, 26])
+def test_a_move_that_fails_leaves_all_files_as_they_were(two_bakes, monkeypatch, after, error):
+    new, out = two_bakes
+    before, move, moves = contents(out), bake._move, []
+
+    def failing(file, to):
+        moves.append(file)
+        if len(moves) == after + 1:
+            raise error
+        move(file, to)
+
+    monkeypatch.setattr(bake, "_move", failing)
+    with pytest.raises((bake.BrokenBakeError, KeyboardInterrupt)) as raised:
+        bake._replace(new, out)
+    if isinstance(error, OSError):
+        assert "left as it was: [Errno 28] No space left" in str(raised.value)
+    assert contents(out) == before
+    assert len(moves) > after
+    assert [path.name for path in out.glob(".*")] == [new.name]
+
+
+def test_files_of_two_bakes_never_pass_for_one(two_bakes, monkeypatch):
+    """Wherever a bake is killed, no manifest stands beside files that are not its own."""
+    new, out = two_bakes
+    move, states = bake._move, []
+
+    def watched(file, to):
+        move(file, to)
+        states.append(contents(out))
+
+    monkeypatch.setattr(bake, "_move", watched)
+    bake._replace(new, out)
+    files = (*bake.BAKED, bake.MANIFEST)
+    assert contents(out) == {**{file: f"new {file}" for file in files}, "smpl/notes.txt": "mine"}
+    assert len(states) == 2 * len(files) - 1
+    assert not any(bake.MANIFEST in state for state in states[:-1])
+
+
+def test_files_that_the_manifest_does_not_tell_of_are_named(tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(OPEN, out)
+    (out / "smpl/SMPL_MALE.npz").write_bytes(b"half a fi")
+    (said,) = bake.check(out)
+    assert said.startswith("smpl/SMPL_MALE.npz is not the file that manifest.json tells of")
+    (out / "manifest.json").write_text("[1")
+    (said,) = bake.check(out)
+    assert said.startswith("manifest.json cannot be read (JSONDecodeError")
+    (out / "manifest.json").unlink()
+    assert bake.check(out) == ["manifest.json is missing"]
 
 
 @pytest.mark.slow

@@ -38,15 +38,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:no official body models", "ignor
 EXCUSES = re.compile(r"not installed.*|no such model|—")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny batches on busy cores: threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @functools.cache
 def made(model: str, variant: str, folder: Path):
     arrays = write_model(folder, model, variant)

@@ -18,14 +18,6 @@ CPU = torch.device("cpu")
 SMALL = Size(images=28, samples=8, joint_steps=5, image_steps=3, seeds=(0,))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     return tmp_path_factory.mktemp("tables")

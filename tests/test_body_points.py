@@ -21,7 +21,6 @@ from layer_twins import (
     check_gradients,
     gradients,
     mano,
-    one_thread,
     random_bodies,
     without_betas,
 )
@@ -30,7 +29,6 @@ from torch import Tensor
 from neuralannot.body_models import JointRegressor, load_body_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
-__all__ = ["one_thread"]  # a fixture that every test here uses
 BONES = {"smpl": 24, "smplx": 55, "mano": 16, "flame": 5}
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.transform import Rotation
 from test_evaluate_tables import Cells
 from test_train_data_mocap import write_3dpw
@@ -42,7 +41,6 @@ NAMES = {
 @functools.cache
 def made(layout: str) -> tuple[Path, list[Path], list[Path]]:
     """A studio, the files of the truth, and files of the same with errors."""
-    torch.set_num_threads(1)
     more: dict[str, Any] = {"missing": 0.3, "views": 2} if layout == "interhand26m" else {}
     folder = studio(layout, **more)
     truth = sorted((folder / "truth").glob(NAMES[layout]))

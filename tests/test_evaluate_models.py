@@ -30,15 +30,6 @@ from neuralannot.train.evaluation import annotation_errors, evaluate
 from neuralannot.train.evaluation.measured import visibility
 from neuralannot.train.released import pseudo_gt_of, save_release
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 
 

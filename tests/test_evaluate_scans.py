@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -208,7 +207,6 @@ def faces_of_two(rng: np.random.Generator) -> PseudoGT:
 
 def test_scans_of_faces(tmp_path: Path) -> None:
     """Points a known way off a mesh: every format, both units; one row without a scan, one scan without."""
-    torch.set_num_threads(1)
     rng = np.random.default_rng(3)
     gt = faces_of_two(rng)
     assert row_names(gt) == ["3", "5", "9"]
@@ -243,7 +241,6 @@ def test_scans_of_faces(tmp_path: Path) -> None:
 
 
 def test_a_scan_with_landmarks_in_a_frame_of_its_own(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     gt = faces_of_two(np.random.default_rng(4)).rows([1])
     bodies = gt.forward()
     vertices = bodies.vertices[0].numpy().astype(float)

@@ -90,13 +90,6 @@ SPIN_PLACES = {
 }
 
 
-@pytest.mark.parametrize("name", SPIN_PLACES)
-def test_joints_are_where_spin_has_them(name):
-    source, target = places("spin", name)
-    assert source.tolist() == list(range(len(JOINT_SETS[name])))
-    assert target.tolist() == SPIN_PLACES[name]
-
-
 def test_keypoints_are_those_annotated(photograph, tmp_path):
     read = Spin(write_hmr(photograph, tmp_path / "spin.npz"))
     part = read.keypoints[0, 25:]
@@ -289,9 +282,17 @@ HUMANDATA_PLACES = {
 }
 
 
-@pytest.mark.parametrize("name", HUMANDATA_PLACES)
-def test_joints_are_where_humandata_has_them(name):
-    assert places("humandata", name)[1].tolist() == HUMANDATA_PLACES[name]
+@pytest.mark.parametrize(
+    ("order", "name", "numbers"),
+    [
+        *(("spin", name, numbers) for name, numbers in SPIN_PLACES.items()),
+        *(("humandata", name, numbers) for name, numbers in HUMANDATA_PLACES.items()),
+    ],
+)
+def test_joints_are_where_the_format_has_them(order, name, numbers):
+    source, target = places(order, name)
+    assert source.tolist() == list(range(len(JOINT_SETS[name])))
+    assert target.tolist() == numbers
 
 
 def test_humandata_s_keypoints_and_masks(walk, photograph, load, tmp_path):

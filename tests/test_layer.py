@@ -15,7 +15,6 @@ from layer_twins import (
     MODELS,
     by_smplx,
     check,
-    one_thread,
     open_twin,
     random_bodies,
     twin_of,
@@ -28,7 +27,6 @@ from neuralannot.body_models import BodyOutput, load_body_model, surface
 from neuralannot.body_models.surface import Surface
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
-__all__ = ["one_thread"]  # a fixture that every test here uses
 
 
 # --- smplx's numbers

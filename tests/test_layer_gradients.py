@@ -17,7 +17,6 @@ from layer_twins import (
     check_gradients,
     gradients,
     mano,
-    one_thread,
     open_twin,
     random_bodies,
     turned_by,
@@ -30,7 +29,6 @@ from neuralannot.body_models import load_body_model, surface
 from neuralannot.body_models.surface import Surface
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
-__all__ = ["one_thread"]  # a fixture that every test here uses
 
 # --- gradients
 

@@ -188,6 +188,10 @@ def test_packing_rounds_but_keeps_zeros():
     packed = packing.round_weights(weights)
     assert np.all(packed.astype(np.float32).sum(1) == 1)
     assert np.abs(packed - weights).max() <= 5 * 2.0**-15
+    few = np.where(np.arange(6) < 2, 0, weights)  # joints that move nothing go on moving nothing
+    packed = packing.round_weights(few / few.sum(1, keepdims=True))
+    assert packed.min() >= 0
+    assert not packed[:, :2].any()
 
 
 def test_written_npz_is_the_same_bytes_every_time(tmp_path):
@@ -306,6 +310,16 @@ def test_weak_spots_are_no_weaker_than_they_were():
     assert measured["shoulder, arms 60 down: fall of the outline, degrees"] > 14
     assert measured["mouth open by 25: share of its box"] > 0.74
     assert measured["wrist joint inside the cut, mm"] > 6
+    # A bake whose shoulders, mouth or wrists got worse replaces nothing.
+    models = packing.read_models(OPEN)
+    assert list(invariants._of_weak_spots(models)) == []
+    for kind, change in (("smpl", "posedirs"), ("flame", "posedirs"), ("mano_right", "J")):
+        worse = {**models[kind, "neutral"]}
+        worse[change] = worse[change] * (0 if change == "posedirs" else 1.2)
+        (said,) = invariants._of_weak_spots({**models, (kind, "neutral"): worse})
+        assert said.startswith(
+            {"smpl": "shoulders", "flame": "the open mouth", "mano_right": "MANO's wrist"}[kind]
+        )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from layouts import write_release
 from scipy.spatial.transform import Rotation
 
@@ -19,11 +18,6 @@ from neuralannot.synthetic import StudioReport, make_studio
 from neuralannot.train.released import save_release
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 # --- a studio, spoilt

@@ -31,11 +31,6 @@ from neuralannot.train.released import pseudo_gt_of
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def body(name: str, side: str | None = None) -> BodyModel:
     """The model that measuring uses too: what is made of it once is made once."""
     return model_on(name, None, "neutral", side)

@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from layouts import FILE_NAMES, Written
 from training_runs import studio
 
@@ -35,11 +34,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 
 HOSTILE = "<script>alert('1')</script>\" onerror=\"x&amp;"
 _VOID = {"meta", "br", "img", "line", "rect"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 class Page(HTMLParser):

@@ -32,9 +32,9 @@ def read(name: str) -> dict:
 
 
 def tool(name: str):
-    if str(TOOLS) not in sys.path:
-        sys.path.insert(0, str(TOOLS))
-    return import_module(name)
+    if str(TOOLS.parent) not in sys.path:
+        sys.path.insert(0, str(TOOLS.parent))
+    return import_module(f"tools.{name}")
 
 
 def tensor(values, *shape: int) -> torch.Tensor:

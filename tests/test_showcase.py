@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from neuralannot import load_pseudo_gt
 from neuralannot import showcase as program
@@ -48,7 +47,6 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shown(out: Path) -> program.Showcase:
-    torch.set_num_threads(1)
     return showcase(out, changes={**SMALL, "max_steps": 6}, **SIZES)
 
 

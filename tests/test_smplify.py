@@ -116,15 +116,6 @@ def brief(model, *, picture=False, iterations=40):
     return replace(setting, stages=(setting.stages[0], setting.stages[-1]), optimiser=options)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small products: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def smpl():
     return Model("smpl", "human36m-17")

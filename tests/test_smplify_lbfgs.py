@@ -15,15 +15,6 @@ from neuralannot.train.smplify.lbfgs import LbfgsOptions, minimise_lbfgs
 TIGHT = LbfgsOptions(iterations=400, gtol=1e-8, xtol=1e-14, atol=1e-14, ftol=0, window=1000)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small products: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def rosenbrock(x, rows):
     return (100 * (x[:, 1:] - x[:, :-1] ** 2) ** 2 + (1 - x[:, :-1]) ** 2).sum(1)
 

@@ -49,14 +49,6 @@ WILD = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def annotate(checkpoint: Path, out: Path, **options: Any) -> AnnotateResult:
     """What the network itself says; refining it has tests of its own."""
     return room.annotate(checkpoint, out, **{"method": "network", **options})

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from training_runs import a_run, studio
 
 from neuralannot import cli, load_pseudo_gt
@@ -33,8 +32,6 @@ SMALL = (
 def run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NEURALANNOT_BODY_MODELS", raising=False)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
 
     def call(*arguments: Any) -> tuple[int, str, str]:
         try:
@@ -44,8 +41,7 @@ def run(tmp_path, monkeypatch, capsys):
         out, err = capsys.readouterr()
         return status, out, err
 
-    yield call
-    torch.set_num_threads(threads)
+    return call
 
 
 def refused(found: tuple[int, str, str], text: str) -> None:

@@ -21,14 +21,6 @@ from neuralannot.train.run import read_data
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     return fit(a_run("interhand26m"), tmp_path_factory.mktemp("run")).checkpoint

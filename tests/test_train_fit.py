@@ -25,14 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 ALONE = World(0, 1, torch.device("cpu"))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def weights_of(out: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(out / CHECKPOINT).network
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from training_runs import a_run, studio
 
 from neuralannot import load_pseudo_gt
@@ -25,14 +24,6 @@ from neuralannot.train.optimisation import lower_error
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 TUNED = MethodOptions(smplify=SmplifyOptions("tuned"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def of(files):

@@ -34,14 +34,6 @@ KNOWN = RefineOptions(noise=0.001, adapt=False)  # what is measured takes longer
 ALONE = World(0, 1, torch.device("cpu"))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @functools.cache
 def trained(layout: str, name: str | None = None, **changes: Any) -> Path:
     """The checkpoint of a network that has seen its data once, if that."""

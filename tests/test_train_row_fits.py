@@ -30,14 +30,6 @@ COUNT = 12
 WHO = np.array([5, -1, 9, 5, 2, 9, 9, 5, -1, 2, 5, 7])  # 7 is seen once
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def people() -> Any:
     """Chart, moments, torso, known joints and the true bodies, each person's with one shape."""

@@ -19,14 +19,6 @@ from neuralannot.train.run import build_machinery, read_data
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 ALONE = World(0, 1, torch.device("cpu"))
 
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 import viser
 from hypothesis import given, settings
@@ -56,11 +55,6 @@ from neuralannot.viewer.wish import COLOURS, LAYOUTS, VIEWS
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
 
 HOSTILE = "<script>alert('1')</script>\" onerror=\"x&amp;"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Draws the figures of docs/conventions.md: bodies by the library's renderer, words by matplotlib.
 
     pip install -e ".[docs]"
-    python tools/draw_conventions.py docs/images
+    python -m tools.draw_conventions docs/images
 
 White paper, so that one picture serves light and dark pages.
 """
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib as mpl
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from neuralannot import JOINT_SETS, Camera, load_body_model, load_pseudo_gt, render_overlay
+from neuralannot import JOINT_SETS, Bodies, Camera, load_body_model, load_pseudo_gt, render_overlay
 from neuralannot.body_models import joint_regressor
 from neuralannot.boxes import crop_affine, process_boxes
 from neuralannot.demo import SAMPLE
@@ -56,7 +58,7 @@ def cut_out(
     vertices: np.ndarray, faces: np.ndarray, camera: Camera, *, color: tuple[int, ...] = SKIN
 ) -> np.ndarray:
     """(H, W, 4) uint8: a body as the camera sees it, clear elsewhere. `vertices` (V, 3) in the world."""
-    width, height = camera.image_size[0]
+    width, height = size_of(camera)
     seen = camera.world_to_camera(vertices[None].astype(np.float32))
     drawn = []
     for paper in (0, 255):  # on black and on white: what differs is clear
@@ -72,12 +74,28 @@ def cut_out(
     return np.dstack([np.clip(colour, 0, 255), alpha]).astype(np.uint8)
 
 
+def size_of(camera: Camera, row: int = 0) -> tuple[int, int]:
+    """Width and height of its picture, px."""
+    if camera.image_size is None:
+        raise ValueError("the camera has no image size")
+    width, height = camera.image_size[row].tolist()
+    return width, height
+
+
+def mesh_of(bodies: Bodies) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3) of the first body and faces (F, 3)."""
+    if bodies.vertices is None:
+        raise ValueError("the bodies are joints without a mesh")
+    return bodies.vertices[0].numpy(), bodies.faces_of(0)
+
+
 def pixels(points: np.ndarray, camera: Camera) -> np.ndarray:
     """(P, 3) in the world -> (P, 2) px."""
-    return camera.project(camera.world_to_camera(np.asarray(points, np.float32)[None]))[0]
+    found: np.ndarray = camera.project(camera.world_to_camera(np.asarray(points, np.float32)[None]))[0]
+    return found
 
 
-def line(ax: plt.Axes, camera: Camera, points: list, **style: object) -> None:
+def line(ax: plt.Axes, camera: Camera, points: Sequence[Any], **style: object) -> None:
     ax.plot(*pixels(np.array(points, float), camera).T, **style)
 
 
@@ -131,7 +149,7 @@ def draw_spaces(path: Path) -> Path:
     gt = load_pseudo_gt(SAMPLE / "human36m", cache=False)
     frame = gt[gt.keys[12]]
     world = frame.forward(space="world")
-    vertices, faces = world.vertices[0].numpy(), world.faces
+    vertices, faces = mesh_of(world)
     pelvis = world.joints[0, 0].numpy()
     figure = plt.figure(figsize=(14, 6.2))
     size = (820, 540)
@@ -143,11 +161,11 @@ def draw_spaces(path: Path) -> Path:
         line(ax, view, [[k, -4, 0], [k, 4, 0]], color="#dde3e8", lw=1)
         line(ax, view, [[-4, k, 0], [4, k, 0]], color="#dde3e8", lw=1)
     ax.imshow(cut_out(vertices, faces, view), zorder=2, extent=(0, size[0], size[1], 0))
-    camera = frame.camera
+    camera = frame.require_camera()
     for row in range(len(frame)):
         centre = -camera.R[row].T @ camera.t[row]
         colour = "#d8742a" if row == 0 else PALE
-        w, h = camera.image_size[row]
+        w, h = size_of(camera, row)
         depth = 0.9 / camera.focal[row].mean()
         corners = [
             centre + camera.R[row].T @ np.array([(u - w / 2) * depth, (v - h / 2) * depth, 0.9])
@@ -180,7 +198,7 @@ def draw_spaces(path: Path) -> Path:
 
     seen = camera.rows([0])
     ax = figure.add_axes((0.63, 0.13, 0.355, 0.79))
-    w, h = (int(v) for v in seen.image_size[0])
+    w, h = size_of(seen)
     panel(ax, (w, h), "Camera 1: x right, y down, z away")
     ax.add_patch(plt.Rectangle((0, 0), w, h, fill=False, ec="#d8742a", lw=3))
     ax.imshow(cut_out(vertices, faces, seen), extent=(0, w, h, 0))
@@ -205,6 +223,7 @@ def draw_spaces(path: Path) -> Path:
 def draw_crop(path: Path) -> Path:
     """The annotated box, the processed one and its camera, in the image and in the crop."""
     gt = load_pseudo_gt(SAMPLE / "mscoco", release="mscoco-smpl", cache=False)
+    camera = gt.require_camera()
     image = read_image(SAMPLE / "mscoco" / gt.image_path[0])
     box = process_boxes(gt.box_xywh, gt.image_size)[0][0]
     joints = gt.forward(want="joints", regressor="coco-17").project()[0].numpy()
@@ -224,7 +243,7 @@ def draw_crop(path: Path) -> Path:
         plt.Rectangle(gt.box_xywh[0, :2], *gt.box_xywh[0, 2:], fill=False, ec="white", lw=2.4, ls="--")
     )
     ax.add_patch(plt.Rectangle(box[:2], *box[2:], fill=False, ec="#d8742a", lw=3))
-    ax.plot(*gt.camera.princpt[0], "+", color="#d8742a", ms=22, mew=4)
+    ax.plot(*camera.princpt[0], "+", color="#d8742a", ms=22, mew=4)
     ax.text(28, 502, "annotated box", color="white", fontsize=14, weight="bold", path_effects=EDGED)
     words = f"processed: square, x 1.25 = {box[2]:.0f} px"
     ax.text(box[0], box[1] - 12, words, color="#b4561a", fontsize=14, weight="bold")
@@ -244,7 +263,7 @@ def draw_crop(path: Path) -> Path:
     ax.imshow(overlay, extent=(0, 512, 512, 0))
     inside = ((joints > 0) & (joints < 512)).all(axis=1)
     ax.plot(*joints[inside].T, "o", color="#d8742a", mec="white", ms=8)
-    focal, middle = gt.camera.focal[0, 0], gt.camera.princpt[0]
+    focal, middle = camera.focal[0, 0], camera.princpt[0]
     depth = float(gt.forward(want="joints").joints[0, 0, 2])
     for height, colour, words in (
         (

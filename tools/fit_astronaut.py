@@ -1,6 +1,6 @@
 """Make `neuralannot/sample/mscoco`: one photograph, annotated by hand and fitted, in the MSCOCO layout.
 
-    python tools/fit_astronaut.py astronaut.png
+    python -m tools.fit_astronaut astronaut.png
 
 The picture is NASA's portrait of Eileen Collins (public domain; scikit-image and others carry it as
 `astronaut`, 512x512). The points below were read off the enlarged picture. The fit minimises their
@@ -14,6 +14,7 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -164,14 +165,14 @@ class Problem:
         self.model, self.body = model, load_body_model(model, folder=OPEN_BODIES)
         self.focal, self.princpt = (torch.from_numpy(part) for part in camera_of(box))
         self._collect()
-        widths = {
+        of_models: dict[str, dict[str, tuple[int, ...]]] = {
             "smpl": {"body_pose": (23, 3)},
             "smplx": {"body_pose": (21, 3), "jaw_pose": (3,), "expression": (10,)},
             "flame": {"jaw_pose": (3,), "expression": (10,)},
-        }[model]
-        self.rest = {"turn": (3,), "transl": (3,), "betas": (10,), **widths}
-        self.rest = {name: torch.zeros(1, *shape) for name, shape in self.rest.items()}
-        self.sigma = {
+        }
+        widths = {"turn": (3,), "transl": (3,), "betas": (10,), **of_models[model]}
+        self.rest = {name: torch.zeros(1, *shape) for name, shape in widths.items()}
+        self.sigma: dict[str, torch.Tensor | float] = {
             "turn": 0.25,
             "betas": 1.3,
             "jaw_pose": torch.tensor([0.15, 0.03, 0.03]),
@@ -187,11 +188,11 @@ class Problem:
 
     def _collect(self) -> None:
         """Names, indices into joints + vertices, pixels and sigmas of the points."""
-        rows: list[tuple[str, int, tuple, tuple]] = []
+        rows: list[tuple[str, int, tuple[float, ...], tuple[float, float]]] = []
         for name, joint in COCO_JOINTS[self.model].items():
             if name in KEYPOINTS:
-                sigma = KEYPOINT_SIGMA[name.split("_")[-1]]
-                rows.append((name, joint, KEYPOINTS[name][:2], (sigma, sigma)))
+                about = KEYPOINT_SIGMA[name.split("_")[-1]]
+                rows.append((name, joint, KEYPOINTS[name][:2], (about, about)))
         # The open bodies are one body: their templates differ by a shift, which a joint that both have shows.
         twin = load_body_model("smplx", folder=OPEN_BODIES)
         own, other = (2, 22) if self.model == "flame" else (0, 0)  # the jaw, the pelvis
@@ -205,7 +206,7 @@ class Problem:
             if self.model != "flame" or hint.rest[1] > 0.18:
                 rows.append((name, nearest(torch.tensor(hint.rest)), hint.pixel, hint.sigma))
         if self.model in FACE_JOINTS:
-            places = range(FACE_JOINTS[self.model], FACE_JOINTS[self.model] + len(FACE))
+            places = [FACE_JOINTS[self.model] + i for i in range(len(FACE))]
         else:
             at_rest = twin(betas=torch.zeros(1, 10)).joints[0, FACE_JOINTS["smplx"] :]
             places = [nearest(place) for place in at_rest[:FACE_WITHOUT_MOUTH]]
@@ -254,7 +255,8 @@ class Problem:
         def jacobian(flat: np.ndarray) -> np.ndarray:
             at = torch.tensor(flat, dtype=torch.float32)
             rows = torch.autograd.functional.jacobian(lambda x: self.residuals(split(x)), at, vectorize=True)
-            return rows.double().numpy()
+            slopes: np.ndarray = rows.double().numpy()
+            return slopes
 
         first = torch.cat([value.flatten() for value in start.values()]).double().numpy()
         # The body's forward pass is float32: it cannot tell apart energies that differ by less than 1e-5.
@@ -274,12 +276,16 @@ def numbers(values: np.ndarray) -> list[float]:
     return [round(float(value), 5) for value in np.ravel(values)]
 
 
-def leaf(model: str, fit: Fit, box: np.ndarray) -> dict:
+def leaf(model: str, fit: Fit, box: np.ndarray) -> dict[str, Any]:
     """The released leaf of a fit."""
     params = fit.params
     root, shape, trans = (numbers(params[name]) for name in ("global_orient", "betas", "transl"))
     if model == "smpl":
-        content = {"pose": root + numbers(params["body_pose"]), "shape": shape, "trans": trans}
+        content: dict[str, Any] = {
+            "pose": root + numbers(params["body_pose"]),
+            "shape": shape,
+            "trans": trans,
+        }
     elif model == "flame":
         jaw, expression = numbers(params["jaw_pose"]), numbers(params["expression"])
         content = {"root_pose": root, "jaw_pose": jaw, "shape": shape, "expr": expression, "trans": trans}
@@ -301,13 +307,13 @@ def leaf(model: str, fit: Fit, box: np.ndarray) -> dict:
     return {f"{model}_param": content, "cam_param": {"focal": numbers(focal), "princpt": numbers(princpt)}}
 
 
-def annotation_file(*, whole_body: bool) -> dict:
+def annotation_file(*, whole_body: bool) -> dict[str, Any]:
     """The COCO-format annotation of the picture, with or without COCO-WholeBody's fields."""
     keypoints = [value for name in COCO_NAMES for value in KEYPOINTS.get(name, (0, 0, 0))]
     points = np.array(OUTLINE, dtype=np.float64).reshape(-1, 2)
     x, y = points.T
     area = abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
-    annotation = {
+    annotation: dict[str, Any] = {
         "id": ANNOTATION,
         "image_id": IMAGE,
         "category_id": 1,
@@ -347,7 +353,7 @@ def annotation_file(*, whole_body: bool) -> dict:
     }
 
 
-def write(name: str, content: dict) -> None:
+def write(name: str, content: dict[str, Any]) -> None:
     path = FOLDER / name
     path.write_text(json.dumps(content, separators=(",", ":")) + "\n")
     print(f"{path.name}: {path.stat().st_size} bytes")

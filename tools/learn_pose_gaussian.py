@@ -1,6 +1,6 @@
 """Learn the normal distribution of poses that ships, `neuralannot/train/fitting/open_gaussian.npz`.
 
-    python tools/learn_pose_gaussian.py [--check] [--output open_gaussian.npz]
+    python -m tools.learn_pose_gaussian [--check] [--output open_gaussian.npz]
 
 From the studio's poses, those of one clip held out; three quarters of the weight is theirs and their mirror
 images', a quarter that of poses put together as `train_pose_prior.py` does. Rotations of joints far apart on
@@ -16,9 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from make_pose_bank import POSES
 from scipy.spatial.transform import Rotation
-from train_pose_prior import HELD_OUT_CLIP, PoseBatches
 
 from neuralannot.body_models import BodyModel, load_body_model
 from neuralannot.body_models.moments import chosen
@@ -29,6 +27,8 @@ from neuralannot.train.fitting.joint_fits import fit_joints
 from neuralannot.train.joint_points import joint_points
 from neuralannot.train.rotations import matrix_to_axis_angle
 from neuralannot.transforms import mirror_parameters
+from tools.make_pose_bank import POSES
+from tools.train_pose_prior import HELD_OUT_CLIP, PoseBatches
 
 GAUSSIAN = Path(__file__).resolve().parent.parent / "neuralannot/train/fitting/open_gaussian.npz"
 DRAWS, SHARE = 8000, 0.25  # of poses put together

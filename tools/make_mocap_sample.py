@@ -1,7 +1,7 @@
 """Make `neuralannot/sample/human36m`: a walk in the released Human3.6M layout.
 
-    python tools/make_mocap_sample.py CMU_FOLDER camera-parameters.json
-    python tools/make_mocap_sample.py --again
+    python -m tools.make_mocap_sample CMU_FOLDER camera-parameters.json
+    python -m tools.make_mocap_sample --again
 
 The second keeps the poses and cameras that are there; joints and boxes are those of the body as it is now.
 
@@ -15,18 +15,22 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from retarget_cmu import FRAMES_PER_SECOND, Motion, retarget_files
 from scipy.spatial.transform import Rotation
 
-from neuralannot.body_models import load_body_model
+from neuralannot.body_models import BodyModel, load_body_model
+from tools.retarget_cmu import FRAMES_PER_SECOND, Motion, retarget_files
 
 PACKAGE = Path(__file__).resolve().parent.parent / "neuralannot"
 FOLDER = PACKAGE / "sample" / "human36m"
 OPEN_BODIES = PACKAGE / "body_models" / "open"
+
+Released = dict[str, Any]  # a camera as the files have it
 
 SUBJECT, ACTION, SUBACTION = 1, 14, 1  # Human3.6M's actions run from 2, Directions, to 16, WalkTogether
 ACTION_NAME = "Walking"
@@ -44,7 +48,7 @@ CAMERAS = {
 HEADING, MIDDLE = 0.0, (0.4, 0.6)
 
 
-def read_cameras(path: Path) -> dict[str, dict[str, list]]:
+def read_cameras(path: Path) -> dict[str, Released]:
     """Subject 1's cameras in the released form: camera index -> `R` 3x3, `t` 3 (mm), `f` 2, `c` 2 (px)."""
     given = json.loads(path.read_text())
     cameras = {}
@@ -60,7 +64,7 @@ def read_cameras(path: Path) -> dict[str, dict[str, list]]:
     return cameras
 
 
-def read_sample() -> tuple[Motion, dict[str, dict[str, list]]]:
+def read_sample() -> tuple[Motion, dict[str, Released]]:
     """Poses and cameras of the sample as it is."""
     released = FOLDER / f"Human36M_subject{SUBJECT}"
     fits = json.loads(released.with_name(f"{released.name}_SMPL_NeuralAnnot.json").read_text())
@@ -71,7 +75,7 @@ def read_sample() -> tuple[Motion, dict[str, dict[str, list]]]:
     return motion, json.loads(released.with_name(f"{released.name}_camera.json").read_text())
 
 
-def forward(body, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
+def forward(body: BodyModel, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (F, 6890, 3) and the skeleton's 24 joints (F, 24, 3) of a motion, metres."""
     frames = len(motion.transl)
     with torch.no_grad():
@@ -91,7 +95,7 @@ def take_frames(motion: Motion) -> Motion:
     return Motion(motion.global_orient[rows], motion.body_pose[rows], motion.transl[rows], motion.betas)
 
 
-def place(body, motion: Motion, *, heading: float, middle: tuple[float, float]) -> Motion:
+def place(body: BodyModel, motion: Motion, *, heading: float, middle: tuple[float, float]) -> Motion:
     """The motion in a z-up world: on the floor z = 0, turned by `heading` (degrees), about `middle` (metres).
 
     Every frame of a walk has a foot on the ground, so the lowest vertex of every frame goes to z = 0; the
@@ -100,7 +104,8 @@ def place(body, motion: Motion, *, heading: float, middle: tuple[float, float]) 
     turn = Rotation.from_euler(
         "xz", [90, heading], degrees=True
     )  # fixed axes: y up to z up, then the heading
-    pelvis = forward(body, Motion(*(np.zeros((1, *s)) for s in ((3,), (23, 3), (3,))), motion.betas))[1][0, 0]
+    rest = Motion(np.zeros((1, 3)), np.zeros((1, 23, 3)), np.zeros((1, 3)), motion.betas)
+    pelvis = forward(body, rest)[1][0, 0]
     root = (turn * Rotation.from_rotvec(motion.global_orient)).as_rotvec()
     moved = turn.apply(motion.transl + pelvis) - pelvis
     turned = Motion(root, motion.body_pose, moved, motion.betas)
@@ -111,18 +116,20 @@ def place(body, motion: Motion, *, heading: float, middle: tuple[float, float]) 
     return Motion(root, motion.body_pose, moved + shift, motion.betas)
 
 
-def project(points: np.ndarray, camera: dict[str, list]) -> np.ndarray:
+def project(points: np.ndarray, camera: Released) -> np.ndarray:
     """World points (..., 3), metres, to pixels (..., 2) of a camera in the released form."""
     seen = points @ np.array(camera["R"]).T + np.array(camera["t"]) / 1000
-    return seen[..., :2] / seen[..., 2:] * np.array(camera["f"]) + np.array(camera["c"])
+    pixels: np.ndarray = seen[..., :2] / seen[..., 2:] * np.array(camera["f"]) + np.array(camera["c"])
+    return pixels
 
 
-def rounded(values: np.ndarray, digits: int) -> list:
+def rounded(values: np.ndarray, digits: int) -> list[Any]:
     exact = np.asarray(values, dtype=np.float64)
-    return (np.round(exact, digits) + 0.0).tolist()  # + 0.0 turns -0.0 into 0.0
+    numbers: list[Any] = (np.round(exact, digits) + 0.0).tolist()  # + 0.0 turns -0.0 into 0.0
+    return numbers
 
 
-def write(name: str, content: dict) -> None:
+def write(name: str, content: Mapping[str, Any]) -> None:
     path = FOLDER / name
     path.write_text(json.dumps(content, separators=(",", ":")) + "\n")
     print(f"{path.name}: {path.stat().st_size} bytes")
@@ -161,7 +168,8 @@ def main() -> None:
         }
         joint_3d[str(frame)] = rounded(joints[row] * 1000, 2)
 
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index, (serial, width, height) in CAMERAS.items():
         corners = project(vertices, cameras[str(index)])
         low, high = corners.min(1), corners.max(1)

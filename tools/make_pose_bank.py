@@ -1,6 +1,6 @@
 """Make `neuralannot/synthetic/poses.npz`: real body poses that differ, from clips of the CMU library.
 
-    python tools/make_pose_bank.py CMU_FOLDER [--poses 1200] [--output poses.npz]
+    python -m tools.make_pose_bank CMU_FOLDER [--poses 1200] [--output poses.npz]
 
 Reads every clip in the folder: `01_01.amc` with its subject's `01.asf` beside it, and `.bvh` files with the
 joint names of the conversion at cgspeed.com. Each is moved onto the open SMPL-layout body
@@ -19,7 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from retarget_cmu import (
+from scipy.spatial.transform import Rotation
+
+from neuralannot.body_models import BodyModel
+from neuralannot.transforms import mirror_parameters
+from tools.retarget_cmu import (
     INCH,
     OPEN_BODIES,
     SMPL_PARENTS,
@@ -30,9 +34,6 @@ from retarget_cmu import (
     rest_joints,
     retarget,
 )
-from scipy.spatial.transform import Rotation
-
-from neuralannot.transforms import mirror_parameters
 
 POSES = Path(__file__).resolve().parent.parent / "neuralannot" / "synthetic" / "poses.npz"
 BODY_JOINTS = 21  # SMPL's 1 to 21; the two hands stay at rest
@@ -133,7 +134,7 @@ def read_bvh(path: str | Path) -> tuple[dict[str, Bone], dict[str, np.ndarray]]:
     return bones, motion
 
 
-def read_clips(folder: str | Path, body) -> Iterator[tuple[str, np.ndarray]]:
+def read_clips(folder: str | Path, body: BodyModel) -> Iterator[tuple[str, np.ndarray]]:
     """Every clip of the folder, retargeted: its name, and rotations (F, 22, 3) of the root and 21 joints.
 
     Axis-angle in radians, y up, 120 frames per second. `body`: a loaded SMPL-layout body.
@@ -158,7 +159,8 @@ def without_heading(root: np.ndarray) -> np.ndarray:
     turned = Rotation.from_rotvec(root)
     front = turned.apply([0.0, 0.0, 1.0])
     heading = np.arctan2(front[:, 0], front[:, 2])
-    return (Rotation.from_euler("y", -heading[:, None]) * turned).as_rotvec()
+    turned_back: np.ndarray = (Rotation.from_euler("y", -heading[:, None]) * turned).as_rotvec()
+    return turned_back
 
 
 def mirrored(pose: np.ndarray) -> np.ndarray:

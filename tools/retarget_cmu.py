@@ -1,6 +1,6 @@
 """Move a clip of the CMU motion capture library (ASF skeleton, AMC motion) onto an SMPL-layout body.
 
-    python tools/retarget_cmu.py 02.asf 02_01.amc walk.npz
+    python -m tools.retarget_cmu 02.asf 02_01.amc walk.npz
 
 The clips are at http://mocap.cs.cmu.edu (free for all uses; the database was created with funding from
 NSF EIA-0196217). `make_mocap_sample.py` uses the functions below.
@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import lsq_linear
 from scipy.spatial.transform import Rotation
+
+from neuralannot.body_models import BodyModel, load_body_model
 
 OPEN_BODIES = Path(__file__).resolve().parent.parent / "neuralannot" / "body_models" / "open"
 FRAMES_PER_SECOND = 120
@@ -93,7 +95,8 @@ class Motion:
 def _euler(degrees: np.ndarray) -> np.ndarray:
     """ASF angles (..., 3) about the fixed x, y and z axes, in that order, as matrices (..., 3, 3)."""
     flat = np.asarray(degrees, dtype=np.float64).reshape(-1, 3)
-    return Rotation.from_euler("xyz", flat, degrees=True).as_matrix().reshape(*np.shape(degrees)[:-1], 3, 3)
+    turns: np.ndarray = Rotation.from_euler("xyz", flat, degrees=True).as_matrix()
+    return turns.reshape(*np.shape(degrees)[:-1], 3, 3)
 
 
 def read_asf(path: str | Path) -> dict[str, Bone]:
@@ -209,7 +212,8 @@ def least_rotation(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     if cosine < -1 + 1e-9:
         raise ValueError("start and end point in opposite directions; the least rotation is not unique")
     skew = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    return np.eye(3) + skew + skew @ skew / (1 + cosine)
+    turn: np.ndarray = np.eye(3) + skew + skew @ skew / (1 + cosine)
+    return turn
 
 
 def fit_shape(
@@ -230,7 +234,8 @@ def fit_shape(
     count = directions.shape[-1]
     matrix = np.concatenate([np.array(rows), stiffness * np.eye(count)])
     target = np.concatenate([np.array(wanted), np.zeros(count)])
-    return lsq_linear(matrix, target, bounds=(-2.5, 2.5)).x
+    betas: np.ndarray = lsq_linear(matrix, target, bounds=(-2.5, 2.5)).x
+    return betas
 
 
 def retarget(
@@ -274,7 +279,7 @@ def retarget(
     return Motion(rotvec[:, 0], rotvec[:, 1:], transl, np.asarray(betas, dtype=np.float64))
 
 
-def rest_joints(body) -> tuple[np.ndarray, np.ndarray]:
+def rest_joints(body: BodyModel) -> tuple[np.ndarray, np.ndarray]:
     """Rest joints (24, 3) of an SMPL-layout body at zero betas, their change per beta (24, 3, 10); metres."""
     regressor = np.asarray(body.J_regressor, dtype=np.float64)
     template = np.asarray(body.v_template, dtype=np.float64)
@@ -282,7 +287,7 @@ def rest_joints(body) -> tuple[np.ndarray, np.ndarray]:
     return regressor @ template, np.einsum("jv,vcs->jcs", regressor, shapedirs)
 
 
-def retarget_files(asf: str | Path, amc: str | Path, body) -> Motion:
+def retarget_files(asf: str | Path, amc: str | Path, body: BodyModel) -> Motion:
     """Read a clip and retarget it to a loaded SMPL-layout body, shaped like the clip's skeleton."""
     bones = read_asf(asf)
     joints, directions = rest_joints(body)
@@ -291,8 +296,6 @@ def retarget_files(asf: str | Path, amc: str | Path, body) -> Motion:
 
 
 def main() -> None:
-    from neuralannot.body_models import load_body_model
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("asf", type=Path)
     parser.add_argument("amc", type=Path)

@@ -1,6 +1,6 @@
 """Train the open pose prior that ships, `neuralannot/train/open_prior.npz`, from clips of the CMU library.
 
-    python tools/train_pose_prior.py CMU_FOLDER [--steps 12000] [--output open_prior.npz]
+    python -m tools.train_pose_prior CMU_FOLDER [--steps 12000] [--output open_prior.npz]
 
 A VAE of SMPL's 21 body joints with VPoser's interface: 32 latents in, 21 rotations out. A handful of clips is
 not all that people do, so only the frames are real: limbs of different frames are put together, joints are
@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from make_pose_bank import BODY_JOINTS, mirrored, read_clips
-from retarget_cmu import OPEN_BODIES, SMPL_PARENTS, rest_joints
 from torch import Tensor, nn
 
 from neuralannot.body_models import load_body_model
 from neuralannot.train.priors import VaePrior
 from neuralannot.train.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from tools.make_pose_bank import BODY_JOINTS, mirrored, read_clips
+from tools.retarget_cmu import OPEN_BODIES, SMPL_PARENTS, rest_joints
 
 PRIOR = Path(__file__).resolve().parent.parent / "neuralannot" / "train" / "open_prior.npz"
 LATENT, HIDDEN, SLOPE = 32, 320, 0.2
@@ -194,7 +194,10 @@ def arrays_of(encoder: nn.Sequential, decoder: nn.Sequential) -> dict[str, np.nd
 def prior_of(arrays: dict[str, np.ndarray]) -> VaePrior:
     """The prior as the library makes it of the file."""
     net = {
-        part: [tuple(torch.tensor(arrays[f"{part}.{n}.{k}"]) for k in ("weight", "bias")) for n in range(3)]
+        part: [
+            (torch.tensor(arrays[f"{part}.{n}.weight"]), torch.tensor(arrays[f"{part}.{n}.bias"]))
+            for n in range(3)
+        ]
         for part in ("encoder", "decoder")
     }
     return VaePrior(
@@ -312,7 +315,8 @@ def main() -> None:
         print(f"{name}: {len(clip)} frames, and mirrored")
     batches = PoseBatches(np.concatenate(frames), np.concatenate(weights), seed=arguments.seed)
     if arguments.steps:
-        np.savez(arguments.output, **arrays_of(*train(batches, rest, arguments.steps, arguments.seed)))
+        arrays = arrays_of(*train(batches, rest, arguments.steps, arguments.seed))
+        np.savez(arguments.output, allow_pickle=False, **arrays)
     with np.load(arguments.output, allow_pickle=False) as file:
         arrays = dict(file)
 

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             wheel = Wheel(options.wheel or fetch_wheel(Path(folder)))
             bake(wheel, options.out, say=lambda text: print(text, flush=True))
-    except (WheelError, BrokenBakeError) as error:
+    except (WheelError, BrokenBakeError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

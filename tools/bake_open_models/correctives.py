@@ -62,7 +62,8 @@ def mirrored(directions: np.ndarray, template: np.ndarray) -> np.ndarray:
     """(V, 3, 9) correctives of the joint on the other side, of a symmetric template (V, 3)."""
     partner = cKDTree(template).query(template * _MIRROR)[1]
     # A rotation matrix mirrors to M R M.
-    return directions[partner] * _MIRROR[:, None] * np.outer(_MIRROR, _MIRROR).ravel()
+    other: np.ndarray = directions[partner] * _MIRROR[:, None] * np.outer(_MIRROR, _MIRROR).ravel()
+    return other
 
 
 def quaternion_goal(places: np.ndarray, share: np.ndarray, vector: np.ndarray) -> np.ndarray:
@@ -72,7 +73,8 @@ def quaternion_goal(places: np.ndarray, share: np.ndarray, vector: np.ndarray) -
     turned = np.array([np.cos(angle / 2), *(np.sin(angle / 2) * vector / angle)])
     blended = (1 - share)[:, None] * np.array([1.0, 0, 0, 0]) + share[:, None] * turned
     blended /= np.linalg.norm(blended, axis=1, keepdims=True)
-    return Rotation.from_quat(blended[:, [1, 2, 3, 0]]).apply(places)
+    turned_places: np.ndarray = Rotation.from_quat(blended[:, [1, 2, 3, 0]]).apply(places)
+    return turned_places
 
 
 def rest_offset(places: np.ndarray, share: np.ndarray, matrix: np.ndarray, goal: np.ndarray) -> np.ndarray:

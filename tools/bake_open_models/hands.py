@@ -10,7 +10,7 @@ from tools.bake_open_models.source import Source
 from tools.bake_open_models.trees import FINGER_NUMBER, FINGERS
 
 _POSES, _SHOWN = 4000, 200
-_MIRROR = np.tile([1.0, -1.0, -1.0], 15)  # an axis-angle vector keeps x under x -> -x
+MIRROR_AXES = np.tile([1.0, -1.0, -1.0], 15)  # an axis-angle vector keeps x under x -> -x
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class HandPoses:
     codes: np.ndarray
 
     def mirrored(self) -> HandPoses:
-        return HandPoses(self.components * _MIRROR, self.mean * _MIRROR, self.codes)
+        return HandPoses(self.components * MIRROR_AXES, self.mean * MIRROR_AXES, self.codes)
 
 
 def right_hand_poses(source: Source) -> HandPoses:
@@ -73,10 +73,12 @@ def _draw_poses(source: Source) -> np.ndarray:
         )
 
     def unit(vector: np.ndarray) -> np.ndarray:
-        return vector / np.linalg.norm(vector)
+        direction: np.ndarray = vector / np.linalg.norm(vector)
+        return direction
 
     def bend(amount: np.ndarray, degrees: float) -> np.ndarray:
-        return (amount * np.deg2rad(degrees))[:, None]
+        angles: np.ndarray = (amount * np.deg2rad(degrees))[:, None]
+        return angles
 
     for finger in ("index", "middle", "ring", "pinky"):
         first = FINGERS.index(f"{finger}1")

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from smplx.vertex_ids import vertex_ids
 
-from tools.bake_open_models.models import Arrays
+from tools.bake_open_models.hands import MIRROR_AXES
+from tools.bake_open_models.models import GENDERS, NO_PARENT, Arrays
 from tools.bake_open_models.packing import FILES, MIRROR, Models
 from tools.bake_open_models.trees import TREES
+from tools.bake_open_models.weak_spots import mouth_rim, mouth_roundness, shoulder_slope, wrist_depth
 
 VERTICES = {"smpl": 6890, "smplx": 10475, "mano_right": 778, "mano_left": 778, "flame": 5023}
 FACES = {"smpl": 13776, "smplx": 20938, "mano_right": 1538, "mano_left": 1538, "flame": 9994}
@@ -18,6 +20,9 @@ OPEN_EDGES = {"smpl": 0, "smplx": 0, "mano_right": 16, "mano_left": 16, "flame":
 # Metres, of a person of random codes.
 HEIGHTS = {"neutral": (1.67, 0.10), "female": (1.60, 0.10), "male": (1.74, 0.10)}
 _SYMMETRY = 1e-4  # metres: MakeHuman's blend shapes are written to that
+# How far both sides may differ. Metres: of joints, whose regressors are fitted one by one, and of landmarks:
+# the corners of the mouth come from a painted mask. Of weights. Of directions, metres a unit of code.
+_JOINTS_APART, _LANDMARKS_APART, _WEIGHTS_APART, _DIRECTIONS_APART = 3e-3, 6e-3, 0.01, 5e-4
 _BODIES = 100
 # Triangles turned over, in the mean over random shapes: of lips and lids, which roll over their edges now and
 # then, and in the folds of the rest of the body.
@@ -54,6 +59,7 @@ def broken(models: Models, subsets: Mapping[str, np.ndarray]) -> list[str]:
     if not found:
         found += _of_subsets(models, subsets)
         found += _of_genders(models)
+        found += _of_weak_spots(models)
     return found
 
 
@@ -67,8 +73,11 @@ def broken_model(kind: str, gender: str, model: Arrays) -> Iterator[str]:
     yield from _of_mesh(kind, model)
     yield from _of_shapes(kind, gender, model)
     if not kind.startswith("mano"):
-        yield from _of_symmetry(model)
+        yield from _of_symmetry(kind, model)
     yield from _of_texture(model)
+    if "lmk_faces_idx" in model:
+        yield from _of_landmarks(model)
+    yield from _of_hand_poses(model)
     if kind in ("smpl", "smplx"):
         yield from _of_named_vertices(kind, model)
 
@@ -87,22 +96,32 @@ def _of_arrays(kind: str, model: Arrays) -> Iterator[str]:
         "ft": (FACES[kind], 3),
         "kintree_table": (2, joints),
         "J": (joints, 3),
+        "lmk_faces_idx": (51,),
+        "lmk_bary_coords": (51, 3),
+        "dynamic_lmk_faces_idx": (79, 17),
+        "dynamic_lmk_bary_coords": (79, 17, 3),
     }
+    for side in ("", "l", "r"):
+        shapes |= {f"hands_components{side}": (45, 45), f"hands_mean{side}": (45,)}
     expected = _KEYS | _OWN_KEYS.get(kind, set())
     if set(model) != expected:
         yield f"keys must be {sorted(expected)}, got {sorted(model)}"
         return
     for key, shape in shapes.items():
-        if model[key].shape != shape:
+        if key in model and model[key].shape != shape:
             yield f"{key} must be {shape}, got {model[key].shape}"
     for key, array in model.items():
         if array.dtype != np.float32 and array.dtype.kind not in "iu":
             yield f"{key} must be float32 or whole numbers, got {array.dtype}"
         if not np.isfinite(array).all():
             yield f"{key} holds values that are not finite"
-    parents = model["kintree_table"][0].astype(np.int64)
-    if not np.array_equal(parents[1:], tree.parents[1:]):
+    parents, numbers = model["kintree_table"].astype(np.int64)
+    if not np.array_equal(parents, [NO_PARENT, *tree.parents[1:]]) or (numbers != np.arange(joints)).any():
         yield f"kintree_table must be that of {kind}, got parents {parents.tolist()}"
+    ends = {"f": count, "lmk_faces_idx": FACES[kind], "dynamic_lmk_faces_idx": FACES[kind]}
+    for key, corners in ends.items():
+        if key in model and not 0 <= int(model[key].min()) <= int(model[key].max()) < corners:
+            yield f"{key} must lie in 0..{corners - 1}, got {model[key].min()}..{model[key].max()}"
 
 
 def _of_weights(model: Arrays) -> Iterator[str]:
@@ -179,7 +198,12 @@ def mirror_partners(template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return partner, distance
 
 
-def _of_symmetry(model: Arrays) -> Iterator[str]:
+def _other_side(name: str) -> str:
+    """The joint on the other side; of the middle, the same."""
+    return {"L_": "R_", "R_": "L_"}.get(name[:2], name[:2]) + name[2:]
+
+
+def _of_symmetry(kind: str, model: Arrays) -> Iterator[str]:
     template = model["v_template"].astype(np.float64)
     partner, distance = mirror_partners(template)
     if distance.max() > _SYMMETRY or not np.array_equal(partner[partner], np.arange(len(template))):
@@ -188,6 +212,64 @@ def _of_symmetry(model: Arrays) -> Iterator[str]:
     faces = model["f"].astype(np.int64)
     if not np.array_equal(oriented(partner[faces][:, ::-1]), oriented(faces)):
         yield "faces must mirror each other"
+    names = TREES[kind].joints
+    other = [names.index(_other_side(name)) for name in names]
+    mirrored = {
+        "J": (model["J"][other] * MIRROR, _JOINTS_APART),
+        "weights": (model["weights"][partner][:, other], _WEIGHTS_APART),
+        "shapedirs": (model["shapedirs"][partner] * MIRROR[:, None], _DIRECTIONS_APART),
+    }
+    for key, (image, most) in mirrored.items():
+        apart = np.abs(image - model[key]).max()
+        if apart > most:
+            yield f"{key} of both sides must mirror each other within {most:g}, got {apart:.2g}"
+
+
+# Of the 51 points, the mirror image of each: brows, nose, eyes, outer and inner edge of the lips.
+_LANDMARK_MIRROR = (
+    *range(9, -1, -1),
+    *range(10, 14),
+    *range(18, 13, -1),
+    *(28, 27, 26, 25, 30, 29, 22, 21, 20, 19, 24, 23),
+    *(37, 36, 35, 34, 33, 32, 31, 42, 41, 40, 39, 38),
+    *(47, 46, 45, 44, 43, 50, 49, 48),
+)
+
+
+def _of_landmarks(model: Arrays) -> Iterator[str]:
+    """Points on triangles of the face, mirrored like it, the 51 in the order of the mark-up."""
+    template, faces = model["v_template"].astype(np.float64), model["f"].astype(np.int64)
+    places = {}
+    for key in ("lmk", "dynamic_lmk"):
+        weights = model[f"{key}_bary_coords"].astype(np.float64)
+        if weights.min() < -1e-6 or np.abs(weights.sum(-1) - 1).max() > 1e-6:
+            yield f"rows of {key}_bary_coords must be >= 0 and sum to 1"
+        corners = template[faces[model[f"{key}_faces_idx"].astype(np.int64)]]
+        places[key] = (weights[..., None] * corners).sum(-2)
+    points, contour = places["lmk"], places["dynamic_lmk"]
+    apart = np.abs(points[list(_LANDMARK_MIRROR)] * MIRROR - points).max()
+    if apart > _LANDMARKS_APART:
+        yield f"landmarks must mirror each other within {_LANDMARKS_APART:g} m, got {apart:.2g}"
+    # The subject's right brow is first, brows lie over eyes, eyes over the mouth; the tip of the nose is
+    # foremost.
+    height = [points[part, 1].mean() for part in (slice(10), slice(19, 31), slice(31, 51))]
+    if points[:5, 0].max() > 0 or height != sorted(height, reverse=True) or points[:, 2].argmax() != 13:
+        yield "landmarks must be brows, nose, eyes and lips, from the subject's right to the left"
+    # Bins 1 to 39 are turns to the right, the other 39 the same turns to the left.
+    right, left = contour[1:40], contour[40:, ::-1] * MIRROR
+    if (contour[0, :8, 0] >= 0).any() or np.abs(right - left).max() > _LANDMARKS_APART:
+        yield "the face's contour must run from the subject's right to the left, turns mirroring each other"
+    across = np.cos(np.deg2rad(39)) * contour[..., 0] + np.sin(np.deg2rad(39)) * contour[..., 2]
+    if np.ptp(across[78]) <= np.ptp(across[39]):
+        yield "the contour of bin 78 must be that of a head turned by 39 degrees to its left"
+
+
+def _of_hand_poses(model: Arrays) -> Iterator[str]:
+    """Rows of finger poses that are square to each other."""
+    for key in sorted(key for key in model if key.startswith("hands_components")):
+        rows = model[key].astype(np.float64)
+        if np.abs(rows @ rows.T - np.eye(45)).max() > 1e-5:
+            yield f"rows of {key} must be unit vectors square to each other"
 
 
 def oriented(faces: np.ndarray) -> np.ndarray:
@@ -214,6 +296,8 @@ _NAMED: Mapping[str, tuple[str, str, tuple[float, float, float]]] = {
     "LHeel": ("L_ankle", "L_ankle", (0, 0, -1)),
 }
 _OUTERMOST = 0.012  # metres
+# What the first bake's weak spots have come to, at least: degrees, a share, metres.
+_FALL, _FILLED, _INSIDE = 14.0, 0.74, 6e-3
 
 
 def _of_named_vertices(kind: str, model: Arrays) -> Iterator[str]:
@@ -222,9 +306,10 @@ def _of_named_vertices(kind: str, model: Arrays) -> Iterator[str]:
     template, joints = model["v_template"].astype(np.float64), TREES[kind].joints
     for left, (of_smplx, of_smpl, direction) in _NAMED.items():
         joint = of_smplx if kind == "smplx" else of_smpl
-        for name, mirror in ((left, 1.0), (left.replace("l", "r", 1).replace("L", "R", 1), -1.0)):
-            if name not in ids:  # the middle has no right side
-                continue
+        sides = [(left, 1.0)]
+        if left != "nose":
+            sides.append(({"l": "r", "L": "R"}[left[0]] + left[1:], -1.0))
+        for name, mirror in sides:
             number = joints.index(joint.replace("L_", "R_") if mirror < 0 else joint)
             moved = np.flatnonzero(model["weights"][:, number] > 0.5)
             place, others = template[ids[name]], template[moved]
@@ -271,15 +356,49 @@ def _of_subsets(models: Models, subsets: Mapping[str, np.ndarray]) -> Iterator[s
         ):
             yield f"{FILES[kind, gender]} must have SMPL-X's expressions"
     right, left = models["mano_right", "neutral"], models["mano_left", "neutral"]
-    for key in ("v_template", "shapedirs"):
-        mirror = MIRROR if key == "v_template" else MIRROR[:, None]
+    entries = np.tile(np.outer(MIRROR, MIRROR).ravel(), 15)  # of 15 rotation matrices
+    mirrors = {
+        "v_template": MIRROR,
+        "shapedirs": MIRROR[:, None],
+        "posedirs": MIRROR[:, None] * entries,
+        "weights": 1,
+        "J_regressor": 1,
+        "hands_mean": MIRROR_AXES,
+        "hands_components": MIRROR_AXES,
+        "hands_coeffs": 1,
+    }
+    for key, mirror in mirrors.items():
         if not np.array_equal(left[key], right[key] * mirror):
             yield f"{key} of the left hand must mirror the right one's, bit for bit"
+    for gender in GENDERS:
+        for hand, letter in ((left, "l"), (right, "r")):
+            for key in ("hands_mean", "hands_components"):
+                if not np.array_equal(models["smplx", gender][f"{key}{letter}"], hand[key]):
+                    yield f"{FILES['smplx', gender]}: {key}{letter} must be MANO's"
+
+
+_OF_SHAPE = {"v_template", "shapedirs", "J_regressor", "J"}
 
 
 def _of_genders(models: Models) -> Iterator[str]:
     """Bodies of all genders share all that is not shape."""
     for (kind, gender), model in models.items():
-        for key in ("f", "ft", "vt", "weights", "kintree_table", "posedirs"):
-            if not np.array_equal(model[key], models[kind, "neutral"][key]):
+        neutral = models[kind, "neutral"]
+        for key in sorted(set(model) - _OF_SHAPE):
+            if not np.array_equal(model[key], neutral[key]):
                 yield f"{FILES[kind, gender]}: {key} must be the neutral body's"
+        if not np.array_equal(model["shapedirs"][..., 10:], neutral["shapedirs"][..., 10:]):
+            yield f"{FILES[kind, gender]}: expressions must be the neutral body's"
+
+
+def _of_weak_spots(models: Models) -> Iterator[str]:
+    """Shoulders, mouth and wrists are no worse than they were."""
+    body, face, hand = (models[kind, "neutral"] for kind in ("smpl", "flame", "mano_right"))
+    numbers = (
+        ("shoulders with the arms down must fall, in degrees", shoulder_slope(body)[0], _FALL),
+        ("the open mouth must fill of its box", mouth_roundness(face, mouth_rim(face)), _FILLED),
+        ("MANO's wrist must lie inside the cut, in metres", wrist_depth(hand), _INSIDE),
+    )
+    for words, found, least in numbers:
+        if not found >= least:
+            yield f"{words}, at least {least:g}, got {found:.3g}"

@@ -73,7 +73,8 @@ def vertex_normals(places: np.ndarray, faces: np.ndarray) -> np.ndarray:
     normals = np.zeros_like(places)
     for k in range(3):
         np.add.at(normals, faces[:, k], of_face)
-    return normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)
+    units: np.ndarray = normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)
+    return units
 
 
 def face_points(source: Source) -> np.ndarray:
@@ -145,7 +146,7 @@ def _mouth(source: Source, points: np.ndarray) -> None:
         wanted = 0.0 if share == 0.5 else start[0] + share * (end[0] - start[0])
         near = lips[np.abs(x - wanted) < 0.006]
         height = places[near, 1] if upper else -places[near, 1]
-        found = places[near[np.argmax(height)]].copy()
+        found: np.ndarray = places[near[np.argmax(height)]].copy()
         found[0] = wanted
         return found
 
@@ -163,7 +164,8 @@ def lip_vertices(source: Source) -> np.ndarray:
     is_lip = np.zeros(len(source.template))
     np.maximum.at(is_lip, source.faces, source.lips[row, column])
     head = source.vertices_of("head")
-    return head[is_lip[head] > 0.5]
+    lips: np.ndarray = head[is_lip[head] > 0.5]
+    return lips
 
 
 class Rim:
@@ -182,7 +184,8 @@ class Rim:
         along = (x - self.start[0]) / (reach + 1e-9)
         chord = self.start[1] * (1 - along) + self.end[1] * along
         among = self._points[(self._points[:, 1] > chord) == upper]
-        return among[np.argmin(np.abs(among[:, 0] - (self.start[0] + share * reach)))]
+        nearest: np.ndarray = among[np.argmin(np.abs(among[:, 0] - (self.start[0] + share * reach)))]
+        return nearest
 
 
 def _embedded(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 MANIFEST = "manifest.json"
@@ -29,6 +29,19 @@ def make_manifest(
         },
         "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
     }
+
+
+def broken_manifest(folder: Path, files: Iterable[str]) -> list[str]:
+    """Of `files` below `folder`: which are not those that its manifest tells of, a sentence each."""
+    try:
+        told = dict(json.loads((folder / MANIFEST).read_text())["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        return [f"{MANIFEST} cannot be read ({type(error).__name__}: {error}); bake anew"]
+    return [
+        f"{file} is not the file that {MANIFEST} tells of: it is of another bake, or was changed; bake anew"
+        for file in files
+        if told.get(file) != sha256(folder / file)
+    ]
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:

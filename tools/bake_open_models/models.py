@@ -22,7 +22,7 @@ from tools.bake_open_models.vertices import Layout, Layouts
 
 Arrays = dict[str, np.ndarray]
 GENDERS = ("neutral", "female", "male")
-_NO_PARENT = 2**32 - 1
+NO_PARENT = 2**32 - 1
 
 
 def genders_of(kind: str) -> tuple[str, ...]:
@@ -37,7 +37,7 @@ def build_models(source: Source, topology: Topology, layouts: Layouts) -> Iterat
         layout, tree = layouts.of_kind[kind], TREES[kind]
         weights = skinning_weights(kind, source, layout)
         shared: Arrays = {"weights": weights, "f": layout.faces.astype(np.uint32)}
-        parents = [_NO_PARENT if parent < 0 else parent for parent in tree.parents]
+        parents = [NO_PARENT if parent < 0 else parent for parent in tree.parents]
         shared |= lay_out(source, layout).arrays()
         shared["kintree_table"] = np.array([parents, range(len(parents))], np.int64)
         if kind in ("smplx", "flame"):

@@ -229,7 +229,7 @@ def mirror_vertices(template: np.ndarray) -> np.ndarray:
     """(V,) index of each vertex's mirror image under x -> -x; the open body's topology is symmetric."""
     from scipy.spatial import cKDTree
 
-    mirror = cKDTree(template).query(template * [-1, 1, 1])[1]
+    mirror: np.ndarray = cKDTree(template).query(template * [-1, 1, 1])[1]
     if not np.array_equal(mirror[mirror], np.arange(len(template))):
         raise ValueError("the template is not symmetric: some vertices have no mirror image of their own")
     return mirror
@@ -315,7 +315,8 @@ def joint_errors(
     used = np.flatnonzero(regressor.any(0))
     regressed = np.einsum("kv,bvc->kbc", regressor[:, used], vertices[:, used])
     targets = define_targets(joint_set, model_name, vertices, joints)
-    return np.linalg.norm(regressed - np.stack(list(targets.values())), axis=-1)
+    apart: np.ndarray = np.linalg.norm(regressed - np.stack(list(targets.values())), axis=-1)
+    return apart
 
 
 def fit_regressors(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -102,7 +102,8 @@ def expressions(source: Source, layout: Layout) -> np.ndarray:
     basis = np.linalg.cholesky(moment).T @ actions.astype(np.float64)
     _, vectors = _largest_first(basis @ basis.T)
     directions = vectors[:, :COMPONENTS].T @ basis
-    return directions.reshape(COMPONENTS, -1, 3).transpose(1, 2, 0)
+    of_codes: np.ndarray = directions.reshape(COMPONENTS, -1, 3).transpose(1, 2, 0)
+    return of_codes
 
 
 def _largest_first(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -62,4 +62,5 @@ def _turns() -> np.ndarray:
     """(60, 3, 3): of shoulders as people have them, most with the arm down."""
     rng = np.random.default_rng(0)
     degrees = np.stack([rng.triangular(*limits, size=_TURNS) for limits in _SHOULDER], axis=1)
-    return Rotation.from_rotvec(np.deg2rad(degrees)).as_matrix()
+    matrices: np.ndarray = Rotation.from_rotvec(np.deg2rad(degrees)).as_matrix()
+    return matrices

@@ -20,7 +20,8 @@ def skinning_weights(kind: str, source: Source, layout: Layout) -> np.ndarray:
     weights[weights < _LEAST] = 0
     fifth = np.sort(weights, axis=1)[:, -MOST_JOINTS - 1 : -MOST_JOINTS]
     weights[weights <= fifth] = 0
-    return weights / weights.sum(1, keepdims=True)
+    shares: np.ndarray = weights / weights.sum(1, keepdims=True)
+    return shares
 
 
 def _of_source(kind: str, source: Source) -> np.ndarray:
@@ -35,7 +36,8 @@ def _of_source(kind: str, source: Source) -> np.ndarray:
         tongue = source.vertices_of("tongue")
         share[tongue] = weights[tongue, jaw]
         weights[:, jaw], weights[:, skull] = both * share, both * (1 - share)
-    return weights / weights.sum(1, keepdims=True)
+    shares: np.ndarray = weights / weights.sum(1, keepdims=True)
+    return shares
 
 
 def below_jaw(source: Source) -> np.ndarray:
@@ -44,7 +46,8 @@ def below_jaw(source: Source) -> np.ndarray:
     for bone, parent in enumerate(source.parents):
         if parent in hangs:
             hangs.add(bone)
-    return source.weights[:, sorted(hangs)].astype(np.float64).sum(1)
+    below: np.ndarray = source.weights[:, sorted(hangs)].astype(np.float64).sum(1)
+    return below
 
 
 def jaw_share(source: Source) -> np.ndarray:

@@ -52,11 +52,13 @@ class _Skin:
         faces, count = self.source.uv_faces, len(self.source.uv)
         edges = np.concatenate([faces[:, :2], faces[:, 1:]])
         graph = coo_matrix((np.ones(len(edges)), edges.T), (count, count))
-        return connected_components(graph, directed=False)[1][faces[:, 0]]
+        chart: np.ndarray = connected_components(graph, directed=False)[1][faces[:, 0]]
+        return chart
 
     @cached_property
     def uv_middles(self) -> np.ndarray:
-        return self.source.uv[self.source.uv_faces].mean(1)
+        middles: np.ndarray = self.source.uv[self.source.uv_faces].mean(1)
+        return middles
 
     @cached_property
     def scale(self) -> np.ndarray:
@@ -87,7 +89,8 @@ class _Skin:
         return int(among[best]), weights[best]
 
     def uv_at(self, face: int, weights: np.ndarray) -> np.ndarray:
-        return weights @ self.source.uv[self.source.uv_faces[face]]
+        uv: np.ndarray = weights @ self.source.uv[self.source.uv_faces[face]]
+        return uv
 
 
 def lay_out(source: Source, layout: Layout) -> Texture:
@@ -162,7 +165,8 @@ def signed_areas(uv: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(F,) of each triangle in the layout, of its side squared; below 0 where it lies face down."""
     a, b, c = (uv[faces[:, k]].astype(np.float64) for k in range(3))
     (ux, uy), (vx, vy) = (b - a).T, (c - a).T
-    return (ux * vy - uy * vx) / 2
+    areas: np.ndarray = (ux * vy - uy * vx) / 2
+    return areas
 
 
 def overlap(uv: np.ndarray, faces: np.ndarray, size: int = 1024) -> float:

@@ -11,7 +11,8 @@ def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
     """(3, 3), about `axis` (3,) of any length by `angle` radians."""
     x, y, z = axis / np.linalg.norm(axis)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    turn: np.ndarray = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return turn
 
 
 def align(a: np.ndarray, b: np.ndarray, share: float = 1.0) -> np.ndarray:
@@ -45,7 +46,8 @@ class Posing:
     def between(self, start: str, end: str) -> np.ndarray:
         """(3,) from the head of one bone to that of another, as posed so far."""
         heads = posed_heads(self._parents, self.turns, self._rest)
-        return heads[self._number[end]] - heads[self._number[start]]
+        along: np.ndarray = heads[self._number[end]] - heads[self._number[start]]
+        return along
 
 
 def posed_heads(parents: tuple[int, ...], turns: np.ndarray, heads: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ class Layout:
 
     def place(self, of_source: np.ndarray) -> np.ndarray:
         """(V, ...) of what the source's vertices (N, ...) have."""
-        flat = self.matrix @ of_source.reshape(self.num_source, -1)
+        flat: np.ndarray = self.matrix @ of_source.reshape(self.num_source, -1)
         return flat.reshape(len(self), *of_source.shape[1:])
 
     def spread(self, of_source: np.ndarray) -> np.ndarray:

@@ -40,7 +40,8 @@ def posed(model: Arrays, turns: Mapping[int, tuple[float, float, float]]) -> np.
             places[joint] = places[parent] + world[parent] @ (joints[joint] - joints[parent])
     shift = places - np.einsum("jab,jb->ja", world, joints)
     blended = np.einsum("vj,jab->vab", weights, world)
-    return np.einsum("vab,vb->va", blended, template) + weights @ shift
+    posed_template: np.ndarray = np.einsum("vab,vb->va", blended, template) + weights @ shift
+    return posed_template
 
 
 def shoulder_slope(model: Arrays, kind: str = "smpl", degrees: float = 60) -> tuple[float, float]:
