@@ -9,9 +9,9 @@ All sets share one vocabulary, the spelling of smplx's joint names (``left_hip``
 - Torso, neck and head joints do not map: each data set puts them elsewhere. SMPL's ``neck`` and ``head`` are
   rotation centres of its skeleton, Human3.6M's neck is a motion-capture joint (``neck_h36m``), MPII has an
   upper neck at the base of the skull (``neck_mpii``) and a ``thorax_mpii`` below it, MPI-INF-3DHP has a
-  ``neck_3dhp``. The same goes for ``torso_h36m``, ``spine_3dhp``, ``head_3dhp`` and ``nose_h36m``, which lies
-  in the jaw. No smplx joint is the crown, ``head_top`` of MPII and MPI-INF-3DHP; Human3.6M's lies several
-  centimetres below that, and is ``head_top_h36m``.
+  ``neck_3dhp``, CrowdPose a ``neck_crowdpose``. The same goes for ``torso_h36m``, ``spine_3dhp``,
+  ``head_3dhp`` and ``nose_h36m``, which lies in the jaw. No smplx joint is the crown, ``head_top`` of MPII,
+  CrowdPose and MPI-INF-3DHP; Human3.6M's lies several centimetres below that, and is ``head_top_h36m``.
 - FLAME's first two joints are ``root_flame`` and ``neck_flame``; its jaw and eyeballs are those of SMPL-X.
 - Fingers count from the palm: ``right_index1`` is the knuckle (MCP), 2 and 3 follow, ``right_index`` is the
   tip; ``right_thumb1`` is the thumb's base (CMC). COCO-WholeBody and InterHand2.6M number that tip 4.
@@ -373,6 +373,23 @@ _MPII = _body(
     spine=("thorax_mpii", "neck_mpii", "head_top"),
     arms_at="thorax_mpii",
 )
+_CROWDPOSE = _joint_set(
+    "crowdpose-14",
+    (
+        *(
+            f"{s}_{j}"
+            for j in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+            for s in ("left", "right")
+        ),
+        *("head_top", "neck_crowdpose"),
+    ),
+    [
+        *_both(_chain("neck_crowdpose", "left_shoulder", "left_elbow", "left_wrist")),
+        *_both(_chain("left_shoulder", "left_hip", "left_knee", "left_ankle")),
+        *_chain("left_hip", "right_hip"),
+        *_chain("neck_crowdpose", "head_top"),
+    ],
+)
 
 
 def _interhand(name: str, *sides: str) -> JointSet:
@@ -399,6 +416,7 @@ JOINT_SETS: Mapping[str, JointSet] = MappingProxyType(
             _HUMAN36M,
             _MPI_INF_3DHP,
             _MPII,
+            _CROWDPOSE,
             _interhand("interhand-21-right", "right"),
             _interhand("interhand-21-left", "left"),
             _interhand("interhand-42", "right", "left"),

@@ -26,7 +26,7 @@ _JOINT_SETS_WORLD = {
     "InterHand2.6M": "interhand-21",
 }
 _HAND_BOX_SCALE = 1.5
-KEYPOINT_SETS = {17: "coco-17", 133: "coco-wholebody-133", 16: "mpii-16"}
+KEYPOINT_SETS = {17: "coco-17", 133: "coco-wholebody-133", 16: "mpii-16", 14: "crowdpose-14"}
 # Where the face and the hands are among COCO-WholeBody's 133.
 _WHOLE_BODY_PARTS = {"face": slice(23, 91), "left": slice(91, 112), "right": slice(112, 133)}
 _COUNTS = {"Human3.6M": 17, "MPI-INF-3DHP": 17, "InterHand2.6M": 42}

@@ -104,6 +104,7 @@ def test_names_outside_smplx_are_the_documented_ones():
     assert others == {
         *("torso_h36m", "neck_h36m", "nose_h36m", "head_top_h36m"),
         *("neck_3dhp", "spine_3dhp", "head_3dhp", "head_top", "thorax_mpii", "neck_mpii"),
+        "neck_crowdpose",
         *("root_flame", "neck_flame", "left_hand_root", "right_hand_root"),
     }
 

@@ -27,6 +27,7 @@ from neuralannot.regressors import (
 )
 from neuralannot.regressors.augmentation import draw_hmr2, draw_pose2pose
 from neuralannot.regressors.crop import cut_crop
+from neuralannot.regressors.own_joints import own_joints
 from neuralannot.regressors.part_joints import BODY, FACE, HAND, WHOLE_BODY, body_regressor
 
 pytestmark = pytest.mark.filterwarnings("ignore:no official body models")
@@ -327,11 +328,14 @@ def test_the_whole_body_s_keypoints_reach_knuckles_and_feet():
 
 
 def test_keypoints_that_nobody_has_named_are_refused(pictures):
-    """CrowdPose's own files have 14: they would be marked as not annotated without a word."""
+    """They would be marked as not annotated without a word."""
     _, gt, images = pictures("crowdpose-smpl")
-    points = np.ones((len(gt), 14, 3), np.float32)
+    points = np.ones((len(gt), 15, 3), np.float32)
     unnamed = with_columns(gt, ann__keypoints=points)
-    said = r"have 14 keypoints each, of no known set; known are 16 \(mpii-16\), 17 \(coco-17\).*joints=False"
+    said = (
+        r"have 15 keypoints each, of no known set; known are 14 \(crowdpose-14\), 16 \(mpii-16\), "
+        r"17 \(coco-17\).*joints=False"
+    )
     for make in (Pose2PoseDataset, Hmr2Dataset):
         with pytest.raises(ValueError, match=said):
             make(unnamed, images=images)
@@ -339,6 +343,25 @@ def test_keypoints_that_nobody_has_named_are_refused(pictures):
     with pytest.raises(ValueError, match=said):
         Pose2MeshDataset(unnamed)
     assert len(Pose2MeshDataset(unnamed, joints=False)) == len(gt)
+
+
+def test_crowdpose_s_keypoints_are_known(pictures):
+    """Its authors' order: shoulders, elbows, wrists, hips, knees, ankles, left before right, crown, neck."""
+    _, gt, images = pictures("crowdpose-smpl")
+    points = np.ones((len(gt), 14, 3), np.float32)
+    points[:, :, :2] = gt.box_xywh[:, None, :2] + 4 + np.arange(14)[:, None] * [3.0, 2.0]
+    gt = with_columns(gt, ann__keypoints=points)
+    assert gt.joint_set_2d == "crowdpose-14"
+    own = own_joints(
+        gt, ["R_Wrist", "pelvis", "left_knee", "neck", "head_top"], "pelvis", {"right_wrist": "R_Wrist"}
+    )
+    np.testing.assert_allclose(own.image[:, 0], points[:, 5, :2])
+    np.testing.assert_allclose(own.image[:, 1], (points[:, 6, :2] + points[:, 7, :2]) / 2)
+    np.testing.assert_allclose(own.image[:, 2], points[:, 8, :2])
+    assert own.valid.all(axis=0).tolist() == [True, True, True, False, True]
+    _, _, meta = Pose2PoseDataset(gt, images=images, augment=lambda rng: STILL)[0]
+    assert meta["joint_valid"][twins.BODY.index("L_Knee")] == 1
+    assert meta["joint_valid"][twins.BODY.index("Neck")] == 0
 
 
 def test_rows_that_cannot_be_cropped(pictures, released):

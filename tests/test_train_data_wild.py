@@ -197,15 +197,14 @@ def test_mpii_without_keypoints(tmp_path):
 
 
 def test_crowdpose_is_named_as_its_authors_do():
-    from neuralannot.train.data.named_joints import CROWDPOSE
-
+    joint_set = JOINT_SETS["crowdpose-14"]
     limbs = [
         f"{side}_{name}"
         for name in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
         for side in ("left", "right")
     ]
-    assert CROWDPOSE.joints == (*limbs, "head_top", "neck_crowdpose")
-    assert CROWDPOSE.flip_pairs == tuple((i, i + 1) for i in range(0, 12, 2))
+    assert joint_set.joints == (*limbs, "head_top", "neck_crowdpose")
+    assert joint_set.flip_pairs == tuple((i, i + 1) for i in range(0, 12, 2))
 
 
 def write_ffhq(path: Path, count: int, style: str, seed: int = 3) -> np.ndarray:

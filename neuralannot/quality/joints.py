@@ -12,7 +12,6 @@ import numpy as np
 from neuralannot.boxes import process_boxes
 from neuralannot.joint_sets import JOINT_SETS, JointSet
 from neuralannot.metrics import mpjpe, projected_error
-from neuralannot.train.data.named_joints import CROWDPOSE
 from neuralannot.train.placing import pose_joints
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def joint_targets(gt: PseudoGT) -> JointTargets | str:
         return f"{problem}; {why}" if problem else why
     count = keypoints.shape[1]
     name = gt[:0].joint_set_2d
-    found = _right(name) if name is not None else CROWDPOSE if count == len(CROWDPOSE) else None
+    found = None if name is None else _right(name)
     if found is None:
         return f"the annotations have {count} keypoints, of which no set is known"
     part = {"flame": "face", "mano": "hand"}.get(gt.model)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from neuralannot.catalog import release_named
+from neuralannot.joint_sets import JOINT_SETS
 from neuralannot.train.data.columns import keypoints_of, read_annotations
 from neuralannot.train.data.in_the_wild import wild_samples
-from neuralannot.train.data.named_joints import CROWDPOSE
 from neuralannot.train.data.request import BODIES, Request
 from neuralannot.train.samples import Samples
 
@@ -21,4 +21,4 @@ def read(request: Request) -> Samples:
     table = read_annotations(path, release, groups, cache=request.cache)
     points = keypoints_of(table, path, 14)
     written = release.name if request.model == "smpl" else ""
-    return wild_samples(request, table, points, CROWDPOSE, release=written, groups=(groups,))
+    return wild_samples(request, table, points, JOINT_SETS["crowdpose-14"], release=written, groups=(groups,))

@@ -1,7 +1,7 @@
 """Joint sets that only training needs, and the sets of the user's own data, made from names.
 
 Names are those of `neuralannot.joint_sets`, whose text says what each of them means. Necks do not map, so
-CrowdPose's and OpenPose's have names of their own.
+OpenPose's has a name of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from neuralannot.joint_sets import JOINT_SETS, JointSet
 
 __all__ = [
     "COCO_BODY_FEET",
-    "CROWDPOSE",
     "FREIHAND",
     "INSTA_VARIETY",
     "SMPL_24",
@@ -65,16 +64,6 @@ def _both(*names: str) -> list[str]:
 SMPL_24 = part_of(JOINT_SETS["smpl"], 0, 24, "smpl-24")
 #: COCO-WholeBody's body and feet.
 COCO_BODY_FEET = part_of(JOINT_SETS["coco-wholebody-133"], 0, 23, "coco-wholebody-body-23")
-#: CrowdPose's 14.
-CROWDPOSE = _set(
-    "crowdpose-14",
-    [*_both("shoulder", "elbow", "wrist", "hip", "knee", "ankle"), "head_top", "neck_crowdpose"],
-    [
-        *_limbs("=neck_crowdpose shoulder elbow wrist", "shoulder hip knee ankle"),
-        ("left_hip", "right_hip"),
-        ("neck_crowdpose", "head_top"),
-    ],
-)
 #: FreiHAND's 21: the wrist, then each finger from the palm to its tip. Right hands only.
 FREIHAND = JointSet(
     "freihand-21-right",
@@ -101,7 +90,7 @@ INSTA_VARIETY = _set(
         ("neck_openpose", "head_top"),
     ],
 )
-_OWN = (CROWDPOSE, FREIHAND, INSTA_VARIETY)
+_OWN = (FREIHAND, INSTA_VARIETY)
 
 
 @functools.cache
