@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from foreign_readers import Bedlam, Hmr2, HumanData, Spin, flat_handed, posed, smpl_posed
@@ -139,6 +141,20 @@ def test_mocap_joints_are_where_the_cameras_see_them(walk, tmp_path):
     # Bodies stand where their joints are: a file whose camera was another's would be hundreds of pixels off.
     hips = walk.forward(want="joints").project().numpy()[:, 0]
     assert np.linalg.norm(hips - pixels[:, 0], axis=1).max() < 25
+
+
+@pytest.mark.parametrize("write", [write_hmr, write_hmr2, write_humandata])
+def test_a_file_of_joints_that_is_not_there_is_named(tmp_path, write):
+    for file in (SAMPLE / "human36m").glob("*.json"):
+        if "joint_3d" not in file.name:
+            shutil.copy(file, tmp_path)
+    gt = load_pseudo_gt(tmp_path / "Human36M_subject1_SMPL_NeuralAnnot.json")
+    with pytest.warns(UserWarning, match=r"no joints of the data set are written: .*joint_3d\.json"):
+        made = write(gt, tmp_path / "out.npz")
+    with np.load(made) as file:
+        kept = [file[name] for name in ("part", "body_keypoints_2d", "extra_keypoints_2d") if name in file]
+        assert not any(points.any() for points in kept)
+        assert "keypoints2d" not in file
 
 
 def test_invalid_keypoints_are_zero_with_confidence_zero():

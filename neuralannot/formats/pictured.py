@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -86,11 +87,16 @@ def keypoints_of(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray, str | None]:
     """The annotated keypoints (N, K, 2) px, their validity (N, K), their set; K = 0 where there are none.
 
     MoCap data sets annotate no pixels: theirs are where the cameras see their 3D joints, if `camera_joints`
-    has those. Warns where there are some that nobody has named, since no order of another file can take them.
+    has those. Warns where the file of these is not there, and where there are keypoints that nobody has
+    named, since no order of another file can take them.
     """
     points, valid = gt.joints_2d, gt.joints_2d_valid
     if points is None or valid is None:
-        mocap = _mocap_joints(gt)
+        try:
+            mocap = _mocap_joints(gt)
+        except FileNotFoundError as error:
+            warnings.warn(f"{gt.release}: no joints of the data set are written: {error}", stacklevel=3)
+            mocap = None
         if mocap is None:
             return np.zeros((len(gt), 0, 2), np.float32), np.zeros((len(gt), 0), bool), None
         joints, camera, joint_set = mocap
@@ -111,7 +117,9 @@ def camera_joints(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray, str] | None:
     With validity (N, K) and the set's name; None where the data set has none, or its file is not there.
     Rows whose pelvis is missing are not valid.
     """
-    mocap = _mocap_joints(gt)
+    mocap = None
+    with suppress(FileNotFoundError):  # which `keypoints_of` says
+        mocap = _mocap_joints(gt)
     if mocap is None:
         return None
     from neuralannot.joint_sets import get_joint_set
@@ -124,18 +132,15 @@ def camera_joints(gt: PseudoGT) -> tuple[np.ndarray, np.ndarray, str] | None:
 
 
 def _mocap_joints(gt: PseudoGT) -> tuple[np.ndarray, Camera, str] | None:
-    """(N, K, 3) metres in the cameras' frames, NaN where invalid; the cameras; the set. None as above."""
+    """(N, K, 3) metres in the cameras' frames, NaN where invalid; the cameras; the set. None where
+    the data set has no such joints, FileNotFoundError where their file is not there."""
     name = gt.joint_set_world
     if name is None or "cam/R" not in gt.view:
-        return None
-    try:
-        world = gt.joints_world
-    except (FileNotFoundError, ValueError):
         return None
     from neuralannot.joints_gt import world_camera
 
     camera = world_camera(gt)
-    return camera.world_to_camera(np.asarray(world, np.float32)), camera, name
+    return camera.world_to_camera(np.asarray(gt.joints_world, np.float32)), camera, name
 
 
 def body_valid(gt: PseudoGT) -> np.ndarray:
